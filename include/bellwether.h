@@ -1,0 +1,291 @@
+/* bellwether.h - run models of the Qwen3.5 / 3.6 / 3.8 family, drafting with their own MTP head.
+ *
+ * The only installed header. It includes nothing of the project, so every part may include it.
+ *
+ *     bw_model *model;  bw_engine *engine;  bw_error err;
+ *     bw_model_open(&model, "models/lamb", NULL, &err);
+ *     bw_engine_create(&engine, model, NULL, &err);
+ *     bw_request request = bw_request_defaults(model);          // then prompt, n_prompt, ...
+ *     bw_engine_submit(engine, &request, &id, &err);
+ *     while (!bw_engine_idle(engine)) {
+ *         bw_engine_step(engine, &err);
+ *         while (bw_engine_event(engine, &event))  ...           // tokens, at last the finish
+ *     }
+ *     bw_engine_destroy(engine);  bw_model_close(model);
+ *
+ * Threads: a bw_model may be shared by threads once it is open; a bw_engine, a bw_stream and a
+ * bw_reply belong to one thread at a time. Nothing here prints, exits or aborts.
+ * Errors: every function that can fail returns a bw_status and, where err is not NULL, fills it
+ * with one message that names what, where, found, expected and what to do. Outputs are then NULL
+ * or unchanged. */
+#ifndef BELLWETHER_H
+#define BELLWETHER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+typedef enum bw_status {
+    BW_OK = 0,
+    BW_E_ARGUMENT,    /* the caller asked for something impossible: mend the request */
+    BW_E_IO,          /* the system refused: a file, a thread */
+    BW_E_FORMAT,      /* a file or text is malformed or incomplete */
+    BW_E_UNSUPPORTED, /* well-formed, but not something this library runs */
+    BW_E_MEMORY,      /* not enough memory; the message names the bytes */
+    BW_E_LIMIT,       /* larger than a limit that was set: context, rows, sequences */
+    BW_E_BUSY,        /* no room now; later there may be */
+    BW_E_INTERNAL     /* our own mistake: please report the message */
+} bw_status;
+
+typedef struct bw_error {
+    bw_status status;
+    char message[1024]; /* UTF-8, one line, no newline at its end */
+} bw_error;
+
+const char *bw_status_name(bw_status status);
+const char *bw_version(void); /* "0.1.0" */
+
+typedef enum bw_log_level { BW_LOG_INFO, BW_LOG_WARNING } bw_log_level;
+typedef void (*bw_log_fn)(void *arg, bw_log_level level, const char *line);
+/* Where warnings and facts go; NULL (the start value) drops them. Set before other calls. */
+void bw_log_to(bw_log_fn fn, void *arg);
+
+/* ---- model ----------------------------------------------------------------------------------- */
+
+typedef struct bw_model bw_model;
+
+typedef enum bw_activations {
+    BW_ACTIVATIONS_AUTO, /* int8 for quantised weights, f32 for all others */
+    BW_ACTIVATIONS_INT8, /* rounded to int8 in groups of 32 before a quantised matrix */
+    BW_ACTIVATIONS_F32   /* quantised weights are widened and multiplied in float */
+} bw_activations;
+
+typedef struct bw_model_options {
+    int n_threads;          /* 0: one per processor */
+    const char *cpu_level;  /* "ref", "avx2", "avx512"; NULL: $BW_CPU, else the best here */
+    bw_activations activations;
+    bool ignore_mtp;        /* open although the MTP tensors are broken; then no drafts */
+    /* Called on the calling thread, done from 0 to 1, while the weights are read. May be NULL. */
+    void (*progress)(void *arg, double done);
+    void *progress_arg;
+} bw_model_options;
+
+/* Opens a Hugging Face folder or a GGUF file (any part of a split one). options NULL: defaults.
+ * Maps the weights; they are read as they are used, and *out keeps the files open. */
+bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err);
+void bw_model_close(bw_model *model); /* takes NULL; engines made from it must be gone */
+
+typedef struct bw_model_info {
+    const char *path, *architecture;
+    int n_layers, hidden, vocab, max_context; /* vocab: columns of the logits */
+    bool has_mtp;         /* drafts are possible */
+    const char *mtp_note; /* one line: why not, or "" */
+    bool has_text;        /* a tokenizer came with it */
+    const char *text_note;
+    int n_tokens;         /* ids below this are tokens; the rest of vocab is never sampled */
+    uint64_t weight_bytes;
+    double load_s;
+    int n_threads;
+    const char *cpu_level, *cpu_name;
+    bool int8_activations;    /* in use for at least one matrix */
+    const char *multiply_note; /* which types go which way: "q4_k q6_k: integer dots; ..." */
+} bw_model_info;
+
+/* Valid until the model closes. */
+const bw_model_info *bw_model_get_info(const bw_model *model);
+
+/* ---- text ------------------------------------------------------------------------------------ */
+
+/* All of these: BW_E_UNSUPPORTED when the model came without a tokenizer. Arrays returned through
+ * `ids` and `text` are the caller's, freed with bw_free. */
+void bw_free(void *block);
+
+/* Text to ids. Malformed UTF-8 is replaced by U+FFFD. special: the added tokens written in the
+ * text are matched, as the `tokenizers` library does; otherwise only ordinary tokens come out. */
+bw_status bw_encode(const bw_model *model, const char *text, size_t n_bytes, bool special,
+                    int32_t **ids, int *n_ids, bw_error *err);
+
+/* Ids to text (bytes as the tokens have them, malformed ones as U+FFFD); NUL-terminated.
+ * skip_special: tokens flagged special give nothing. BW_E_ARGUMENT: an id that is no token. */
+bw_status bw_decode(const bw_model *model, const int32_t *ids, int n_ids, bool skip_special,
+                    char **text, size_t *n_bytes, bw_error *err);
+
+/* A conversation to the prompt of the model's chat format. request_json is an object {"messages":
+ * [...], "tools": [...], "add_generation_prompt": true, "enable_thinking": true,
+ * "preserve_thinking": false, "add_vision_id": false} (docs/chat-format.md). No special token is
+ * matched inside a message body: text cannot end its own turn. */
+bw_status bw_chat_encode(const bw_model *model, const char *request_json, int32_t **ids, int *n_ids,
+                         bw_error *err);
+
+/* Tokens to text as they come, never splitting a character, and watching for stop strings. */
+typedef struct bw_stream bw_stream;
+
+/* stops: n_stops strings, copied. skip_special as in bw_decode. */
+bw_status bw_stream_create(bw_stream **out, const bw_model *model, const char *const *stops, int n_stops,
+                           bool skip_special, bw_error *err);
+/* Text that is now certain: what token adds, less a tail that may still become a character or a
+ * stop string. *text is NUL-terminated and valid until the next call. *stopped: a stop string was
+ * met; the text ends before it and the stream is over. */
+bw_status bw_stream_push(bw_stream *stream, int32_t token, const char **text, size_t *n_bytes,
+                         bool *stopped, bw_error *err);
+/* The end: what was held back. */
+bw_status bw_stream_finish(bw_stream *stream, const char **text, size_t *n_bytes, bw_error *err);
+void bw_stream_destroy(bw_stream *stream);
+
+/* Answer text to reasoning and content, in pieces, however the text was cut. */
+typedef enum bw_reply_part { BW_REPLY_REASONING, BW_REPLY_CONTENT } bw_reply_part;
+typedef struct bw_reply bw_reply;
+typedef void (*bw_reply_fn)(void *arg, bw_reply_part part, const char *text, size_t n_bytes);
+
+/* thinking: the prompt ended inside an open think block. */
+bw_status bw_reply_create(bw_reply **out, bool thinking, bw_reply_fn fn, void *arg, bw_error *err);
+bw_status bw_reply_push(bw_reply *reply, const char *text, size_t n_bytes, bw_error *err);
+bw_status bw_reply_finish(bw_reply *reply, bw_error *err);
+void bw_reply_destroy(bw_reply *reply);
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+/* The token at position p is a function of (seed, p, logits at p): drafts, batching and chunking
+ * change nothing. Order: repetition, presence and frequency penalties (presence and frequency over
+ * generated tokens, repetition over prompt too), temperature, top-k, top-p, min-p. */
+typedef struct bw_sampling {
+    float temperature;        /* 0: greedy, ties to the lower id */
+    int top_k;                /* <= 0: off */
+    float top_p;              /* (0, 1]; 1: off */
+    float min_p;              /* [0, 1); 0: off */
+    float presence_penalty, frequency_penalty; /* -2 .. 2 */
+    float repetition_penalty; /* > 0; 1: off */
+    uint64_t seed;
+} bw_sampling;
+
+/* The checkpoint's own defaults; thinking false gives those of docs/sampling.md for a chat without
+ * thinking. Seed 0. */
+bw_sampling bw_sampling_defaults_of(const bw_model *model, bool chat, bool thinking);
+
+/* ---- engine ---------------------------------------------------------------------------------- */
+
+typedef struct bw_engine bw_engine;
+
+typedef enum bw_kv_type { BW_KV_F16, BW_KV_F32 } bw_kv_type;
+
+enum { BW_MAX_DRAFTS = 8, BW_MAX_LOGPROBS = 20, BW_DRAFT_AUTO = -1, BW_DRAFT_OFF = 0 };
+
+typedef struct bw_engine_options {
+    int context;    /* tokens of one sequence, prompt and answer; 0: the model's, at most 32,768 */
+    int max_seqs;   /* sequences at a time; 0: 1 */
+    int max_rows;   /* rows (tokens) of one step; 0: chunk, or 512; grows to max_seqs * 9 */
+    int chunk;      /* prefill is cut at multiples of this position; 0: only by max_rows */
+    bw_kv_type kv;
+    bool no_drafts; /* plan without the MTP head's cache; requests may then not draft */
+} bw_engine_options;
+
+bw_engine_options bw_engine_defaults(void);
+
+typedef struct bw_memory_plan {
+    uint64_t weights;  /* mapped or loaded */
+    uint64_t kv;       /* the page pool, the MTP head's pages included */
+    uint64_t state;    /* recurrent slots with their pending rows */
+    uint64_t scratch;  /* activations, logits, tables */
+    uint64_t total;
+    uint64_t kv_bytes_per_token, state_bytes_per_sequence;
+    int context, max_seqs, max_rows;
+} bw_memory_plan;
+
+/* What bw_engine_create would take, from sizes alone. BW_E_LIMIT: context above the model's. */
+bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options, bw_memory_plan *plan,
+                         bw_error *err);
+
+/* Takes all memory of the plan; after this no step allocates. options NULL: defaults.
+ * BW_E_MEMORY names planned and available bytes and what would fit. */
+bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_options *options, bw_error *err);
+void bw_engine_destroy(bw_engine *engine); /* takes NULL; ends its sequences */
+const bw_memory_plan *bw_engine_get_plan(const bw_engine *engine);
+
+typedef struct bw_request {
+    const int32_t *prompt; /* [n_prompt], n_prompt >= 1; copied */
+    int n_prompt;
+    int max_tokens;        /* generated at most; < 0: as many as the context holds */
+    bw_sampling sampling;
+    const int32_t *stop_tokens; /* [n_stop_tokens], copied; the stop token itself is delivered */
+    int n_stop_tokens;
+    int draft;             /* BW_DRAFT_AUTO, BW_DRAFT_OFF, or a fixed number up to BW_MAX_DRAFTS */
+    int n_logprobs;        /* per generated token: -1 none, else that many alternatives (0 .. 20) */
+    void *user;            /* comes back in every event */
+
+    /* For evaluation; all NULL or 0 otherwise. Filled before the finish event.
+     * prompt_logits [n_prompt, vocab]: raw head outputs of every prompt row.
+     * prompt_logprobs [n_prompt]: natural log-probability of prompt[i] given those before; [0] = 0.
+     * draft_logits [n_draft_logits, vocab]: raw MTP outputs of the chain after the prompt and its
+     * first generated token, row j = draft j + 1 (n_draft_logits <= BW_MAX_DRAFTS). The chain
+     * follows the drafts as they are sampled: greedy at temperature 0. */
+    float *prompt_logits;
+    float *prompt_logprobs;
+    int n_draft_logits;
+    float *draft_logits;
+    /* For tests: called before a verify, may replace drafts [n] by others; the answer must not
+     * change. NULL otherwise. */
+    void (*force_drafts)(void *arg, int64_t position, int32_t *drafts, int n);
+    void *force_arg;
+} bw_request;
+
+/* No prompt, max_tokens -1, the checkpoint's sampling and stop tokens (borrowed from the model),
+ * drafts auto, no logprobs. */
+bw_request bw_request_defaults(const bw_model *model);
+
+typedef uint64_t bw_seq_id; /* never 0, never reused */
+
+/* Queues a sequence; it starts with the next step that has room.
+ * BW_E_ARGUMENT: empty prompt, an id outside the vocabulary, a sampling value out of range, drafts
+ * asked of a model without a head. BW_E_LIMIT: prompt and one token do not fit the context.
+ * BW_E_BUSY: max_seqs sequences are live. */
+bw_status bw_engine_submit(bw_engine *engine, const bw_request *request, bw_seq_id *id, bw_error *err);
+/* Ends a sequence between steps; no event follows. False: it is not live. */
+bool bw_engine_cancel(bw_engine *engine, bw_seq_id id);
+
+/* Computes one step for all live sequences. With none it returns at once. */
+bw_status bw_engine_step(bw_engine *engine, bw_error *err);
+bool bw_engine_idle(const bw_engine *engine); /* no live sequence */
+
+typedef struct bw_usage {
+    int prompt_tokens, generated_tokens;
+    double prefill_s, decode_s; /* time of the steps this sequence took part in */
+    int prefill_steps, decode_steps;
+    int draft_n;                /* drafts a verify asked for: the fixed number, or the last auto */
+    int64_t verifies;           /* decode steps with at least one draft */
+    int64_t drafted;
+    /* [j]: verifies in which drafts 1 to j + 1 were all accepted */
+    int64_t accepted_by_position[BW_MAX_DRAFTS];
+} bw_usage;
+
+typedef struct bw_logprob {
+    int32_t token;
+    float logprob; /* natural log of the softmax of the raw logits, rows that are no tokens masked */
+} bw_logprob;
+
+typedef enum bw_finish { BW_FINISH_NONE, BW_FINISH_STOP, BW_FINISH_LENGTH } bw_finish;
+
+typedef struct bw_event {
+    bw_seq_id id;
+    void *user;
+    const int32_t *tokens; /* [n_tokens] newly generated; valid until the next step */
+    int n_tokens;          /* may be 0 with finish set */
+    const float *logprobs; /* [n_tokens], or NULL when not asked for */
+    const bw_logprob *top; /* [n_tokens, n_top], most probable first, or NULL */
+    int n_top;
+    bw_finish finish;      /* not NONE: the last event of this sequence */
+    const bw_usage *usage; /* so far; valid until the next step */
+} bw_event;
+
+/* Takes the next event of the last step. False: none left. */
+bool bw_engine_event(bw_engine *engine, bw_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

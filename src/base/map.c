@@ -1,0 +1,46 @@
+/* map.c - mmap of whole files. */
+#include "base/map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bw_status bw_map_open(bw_map *map, const char *path, bw_error *err)
+{
+    *map = (bw_map){ 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
+    if (fd < 0)
+        return bw_fail(err, BW_E_IO, "%s: cannot open: %s", path, strerror(errno));
+    struct stat info;
+    bw_status st = BW_OK;
+    if (fstat(fd, &info) != 0) {
+        st = bw_fail(err, BW_E_IO, "%s: cannot stat: %s", path, strerror(errno));
+    } else if (!S_ISREG(info.st_mode)) {
+        st = bw_fail(err, BW_E_IO, "%s: is not a regular file", path);
+    } else if (info.st_size > 0) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED)
+            st = bw_fail(err, BW_E_IO, "%s: cannot map %lld bytes: %s", path,
+                         (long long)info.st_size, strerror(errno));
+        else
+            *map = (bw_map){ data, (uint64_t)info.st_size };
+    }
+    close(fd); /* the mapping outlives the descriptor */
+    return st;
+}
+
+void bw_map_close(bw_map *map)
+{
+    if (map->data)
+        munmap((void *)map->data, (size_t)map->bytes);
+    *map = (bw_map){ 0 };
+}
+
+void bw_map_will_need(const bw_map *map)
+{
+    if (map->data)
+        posix_madvise((void *)map->data, (size_t)map->bytes, POSIX_MADV_WILLNEED);
+}

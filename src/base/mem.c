@@ -1,0 +1,105 @@
+/* mem.c - tagged allocation. A 64-byte header before each block holds its size and tag, so that
+ * freeing needs neither and the block itself stays aligned for any vector load. */
+#include "base/mem.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEADER = 64 };
+
+typedef struct header {
+    size_t bytes;
+    bw_mem_tag tag;
+} header;
+
+_Static_assert(sizeof(header) <= HEADER, "the header must fit in front of an aligned block");
+
+static _Atomic uint64_t used[BW_MEM_TAG_COUNT];
+static _Atomic long fail_countdown; /* 0: off; 1: the next one fails; -1: failing */
+
+static bool must_fail(void)
+{
+    long n = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    if (n == 0)
+        return false;
+    if (n < 0)
+        return true;
+    n = atomic_fetch_sub_explicit(&fail_countdown, 1, memory_order_relaxed);
+    if (n == 1) {
+        atomic_store_explicit(&fail_countdown, -1, memory_order_relaxed);
+        return true;
+    }
+    return false;
+}
+
+bool bw_mem_fail_at(long n)
+{
+    return atomic_exchange(&fail_countdown, n) < 0;
+}
+
+void *bw_mem_alloc(size_t bytes, bw_mem_tag tag)
+{
+    if (must_fail() || bytes > SIZE_MAX - 2 * HEADER)
+        return NULL;
+    /* aligned_alloc wants a multiple of the alignment */
+    size_t whole = (bytes + HEADER + HEADER - 1) / HEADER * HEADER;
+    char *raw = aligned_alloc(HEADER, whole);
+    if (!raw)
+        return NULL;
+    header *h = (header *)raw;
+    h->bytes = bytes;
+    h->tag = tag;
+    atomic_fetch_add_explicit(&used[tag], bytes, memory_order_relaxed);
+    return raw + HEADER;
+}
+
+void *bw_mem_zalloc(size_t count, size_t size, bw_mem_tag tag)
+{
+    if (size && count > SIZE_MAX / size)
+        return NULL;
+    void *block = bw_mem_alloc(count * size, tag);
+    if (block)
+        memset(block, 0, count * size);
+    return block;
+}
+
+void *bw_mem_realloc(void *block, size_t bytes, bw_mem_tag tag)
+{
+    void *grown = bw_mem_alloc(bytes, tag);
+    if (grown && block) {
+        size_t old = ((header *)((char *)block - HEADER))->bytes;
+        memcpy(grown, block, old < bytes ? old : bytes);
+        bw_mem_free(block);
+    }
+    return grown;
+}
+
+void bw_mem_free(void *block)
+{
+    if (!block)
+        return;
+    header *h = (header *)((char *)block - HEADER);
+    atomic_fetch_sub_explicit(&used[h->tag], h->bytes, memory_order_relaxed);
+    free(h);
+}
+
+char *bw_mem_dup(const char *text, size_t n)
+{
+    char *copy = n < SIZE_MAX ? bw_mem_alloc(n + 1, BW_MEM_MISC) : NULL;
+    if (copy) {
+        memcpy(copy, text, n);
+        copy[n] = '\0';
+    }
+    return copy;
+}
+
+char *bw_mem_strdup(const char *text)
+{
+    return bw_mem_dup(text, strlen(text));
+}
+
+uint64_t bw_mem_used(bw_mem_tag tag)
+{
+    return atomic_load_explicit(&used[tag], memory_order_relaxed);
+}

@@ -1,0 +1,39 @@
+/* mem.h - memory owned by the process: tagged, counted, and able to fail on purpose in tests.
+ *
+ * Any thread. Counters are relaxed atomics: exact once the threads that allocate are still. */
+#ifndef BW_BASE_MEM_H
+#define BW_BASE_MEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum bw_mem_tag {
+    BW_MEM_MISC,
+    BW_MEM_WEIGHTS, /* repacked or converted copies; mapped files do not count */
+    BW_MEM_KV,
+    BW_MEM_STATE,
+    BW_MEM_SCRATCH,
+    BW_MEM_TEXT,
+    BW_MEM_TAG_COUNT
+} bw_mem_tag;
+
+/* 64-byte aligned, not cleared; NULL when out of memory. bytes 0 gives a pointer to free. */
+void *bw_mem_alloc(size_t bytes, bw_mem_tag tag);
+/* The same, cleared; also NULL when count * size overflows. */
+void *bw_mem_zalloc(size_t count, size_t size, bw_mem_tag tag);
+/* Grows or shrinks keeping the contents; NULL leaves `block` valid. block may be NULL. */
+void *bw_mem_realloc(void *block, size_t bytes, bw_mem_tag tag);
+void bw_mem_free(void *block); /* takes NULL */
+
+/* NULL-terminated copy of n bytes / of a string. */
+char *bw_mem_dup(const char *text, size_t n);
+char *bw_mem_strdup(const char *text);
+
+uint64_t bw_mem_used(bw_mem_tag tag); /* bytes live now */
+
+/* Test hook: the n-th allocation from now on (1 = the next) and all later ones fail; 0 turns the
+ * hook off. Returns true if an allocation failed because of the hook since it was set. */
+bool bw_mem_fail_at(long n);
+
+#endif

@@ -1,0 +1,127 @@
+/* What everyone builds on: memory, half floats, the worker pool, error messages. */
+#include "lib/check.h"
+
+#include <math.h>
+#include <stdatomic.h>
+
+#include "base/half.h"
+#include "base/mem.h"
+#include "base/pool.h"
+
+TEST(every_f16_survives_the_way_through_f32)
+{
+    for (uint32_t h = 0; h < 65536; h++) {
+        float x = bw_f16_to_f32((uint16_t)h);
+        if (isnan(x))
+            check(isnan(bw_f16_to_f32(bw_f32_to_f16(x))));
+        else
+            check_int(bw_f32_to_f16(x), h);
+    }
+}
+
+TEST(f32_rounds_to_the_nearest_f16_ties_to_even)
+{
+    check_int(bw_f32_to_f16(1.0f + 0x1p-11f), 0x3C00);         /* tie: down to even */
+    check_int(bw_f32_to_f16(1.0f + 3 * 0x1p-11f), 0x3C02);     /* tie: up to even */
+    check_int(bw_f32_to_f16(65519.996f), 0x7BFF);
+    check_int(bw_f32_to_f16(65520.0f), 0x7C00);
+    check_int(bw_f32_to_f16(0x1p-25f), 0);
+    check_int(bw_f32_to_f16(0x1.8p-25f), 1);
+    check_int(bw_f32_to_f16(-0.0f), 0x8000);
+    for (int i = 0; i < 20000; i++) {
+        float x = ldexpf(rnd_float(), rnd_int(-26, 14));
+        float y = bw_f16_to_f32(bw_f32_to_f16(x));
+        float step = fmaxf(fabsf(x) * 0x1p-11f, 0x1p-25f);
+        check_that(fabsf(x - y) <= step, "%a became %a", x, y);
+    }
+}
+
+TEST(bf16_rounds_to_nearest_even)
+{
+    check_int(bw_f32_to_bf16(1.0f + 0x1p-8f), 0x3F80);
+    check_int(bw_f32_to_bf16(1.0f + 3 * 0x1p-8f), 0x3F82);
+    check(isnan(bw_bf16_to_f32(bw_f32_to_bf16(NAN))));
+}
+
+TEST(memory_is_counted_and_can_be_made_to_fail)
+{
+    uint64_t before = bw_mem_used(BW_MEM_KV);
+    void *p = bw_mem_alloc(1000, BW_MEM_KV);
+    check(((uintptr_t)p & 63) == 0);
+    check_int(bw_mem_used(BW_MEM_KV) - before, 1000);
+    p = bw_mem_realloc(p, 3000, BW_MEM_KV);
+    check_int(bw_mem_used(BW_MEM_KV) - before, 3000);
+    bw_mem_free(p);
+    check_int(bw_mem_used(BW_MEM_KV), before);
+    check(bw_mem_zalloc(SIZE_MAX / 2, 3, BW_MEM_MISC) == NULL);
+    bw_mem_fail_at(2);
+    void *first = bw_mem_alloc(8, BW_MEM_MISC);
+    check(first && !bw_mem_alloc(8, BW_MEM_MISC) && !bw_mem_alloc(8, BW_MEM_MISC));
+    check(bw_mem_fail_at(0));
+    bw_mem_free(first);
+}
+
+typedef struct tally {
+    _Atomic int hits[1000];
+    int n_threads;
+    _Atomic int bad_thread;
+} tally;
+
+static void count_unit(void *arg, int unit, int thread)
+{
+    tally *t = arg;
+    t->hits[unit]++;
+    if (thread < 0 || thread >= t->n_threads)
+        t->bad_thread++;
+}
+
+TEST(every_unit_runs_exactly_once_on_any_number_of_threads)
+{
+    static const int threads[] = { 1, 2, 3, 8, 32 };
+    for (size_t k = 0; k < BW_COUNT(threads); k++) {
+        bw_error err;
+        bw_pool *pool;
+        check_ok(bw_pool_create(&pool, threads[k], &err), err);
+        static tally t;
+        for (int round = 0; round < 300; round++) {
+            memset(&t, 0, sizeof t);
+            t.n_threads = threads[k];
+            int n = rnd_int(0, 1000);
+            bw_pool_for(pool, n, count_unit, &t);
+            for (int i = 0; i < 1000; i++)
+                check_that(t.hits[i] == (i < n), "threads %d, %d units: unit %d ran %d times", threads[k], n, i, t.hits[i]);
+            check_int(t.bad_thread, 0);
+        }
+        bw_pool_destroy(pool);
+    }
+}
+
+TEST(a_pool_that_cannot_be_made_says_so)
+{
+    bw_error err;
+    bw_pool *pool;
+    check_error(bw_pool_create(&pool, 0, &err), BW_E_ARGUMENT, err, "threads", "0");
+    bw_mem_fail_at(2);
+    check_error(bw_pool_create(&pool, 4, &err), BW_E_MEMORY, err, "worker pool");
+    bw_mem_fail_at(0);
+    check(pool == NULL);
+}
+
+TEST(messages_are_cut_on_a_character)
+{
+    bw_error err;
+    char longer[3000];
+    for (int i = 0; i < 1499; i++)
+        memcpy(longer + 2 * i, "\xC3\xA9", 2);
+    longer[2998] = '\0';
+    check_int(bw_fail(&err, BW_E_IO, "x%s", longer), BW_E_IO);
+    check_int(strlen(err.message) % 2, 1); /* one x and whole characters */
+    bw_fail(&err, BW_E_IO, "inner");
+    check_int(bw_fail_prefix(&err, "outer %d", 7), BW_E_IO);
+    check_str(err.message, "outer 7: inner");
+}
+
+TESTS_MAIN(ENTRY(every_f16_survives_the_way_through_f32), ENTRY(f32_rounds_to_the_nearest_f16_ties_to_even),
+           ENTRY(bf16_rounds_to_nearest_even), ENTRY(memory_is_counted_and_can_be_made_to_fail),
+           ENTRY(every_unit_runs_exactly_once_on_any_number_of_threads), ENTRY(a_pool_that_cannot_be_made_says_so),
+           ENTRY(messages_are_cut_on_a_character))
