@@ -1,0 +1,131 @@
+/* cpu.h - the CPU backend inside: its object, its kernels by level, its operations.
+ *
+ * Two layers. An operation (bw_cpu_attention ...) splits its work into units that own their outputs
+ * and runs them on the pool. A kernel (bw_cpu_kernels) does one unit's arithmetic on one thread and
+ * exists at every level: the reference is plain scalar code with f64 sums, the others are checked
+ * against it. A kernel's result for a row never depends on the other rows it was given. */
+#ifndef BW_OPS_CPU_CPU_H
+#define BW_OPS_CPU_CPU_H
+
+#include "base/pool.h"
+#include "ops/ops.h"
+
+enum { BW_Q8_GROUP = 32 };
+
+/* Rows rounded to int8 in groups of 32: x[c] ~ scale[c / 32] * q[c], q in -127 .. 127, scale = max
+ * |x| of the group / 127, q = round to nearest even of x / scale. cols is a multiple of 32. */
+typedef struct bw_q8_rows {
+    int8_t *q;    /* [n, cols] */
+    float *scale; /* [n, cols / 32] */
+    int32_t *sum; /* [n, cols / 32] of q in the group, for types with a minimum */
+} bw_q8_rows;
+
+typedef struct bw_cpu_kernels {
+    /* out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w */
+    void (*rms_norm)(float *out, const float *x, const float *w, int n, int d, float eps);
+    void (*quantize)(const bw_q8_rows *out, const float *x, int n, int cols);
+    /* y[r * y_stride + o] (+)= sum_c W[first + o][c] * x[r][c], o < n_out, r < n.
+     * _float: any type, widened to f32. _int8: quantised types only. scratch: see scratch_bytes. */
+    void (*matmul_float)(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const float *x, int n,
+                         bool add, void *scratch);
+    void (*matmul_int8)(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
+                        bool add, void *scratch);
+    size_t (*matmul_scratch_bytes)(int max_cols); /* per thread */
+    /* out = silu(gate) * up; out may be gate */
+    void (*silu_mul)(float *out, const float *gate, const float *up, int n);
+
+    /* --- attention: one query head of one row is row-invariant and independent of the others --- */
+    /* out[h] (h < n_heads, one KV group) = softmax(q[h] . K / sqrt(d)) V over positions 0 .. n_pos - 1
+     * whose pages are pages[0 ..]; KV head kv_head. Positions in order, page by page. scratch:
+     * attn_scratch_bytes. */
+    void (*attend)(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
+                   const int32_t *pages, int n_pos, void *scratch);
+    size_t (*attn_scratch_bytes)(int n_heads, int d);
+    /* out = x * sigmoid(gate) */
+    void (*sigmoid_mul)(float *out, const float *x, const float *gate, int n);
+
+    /* --- delta rule: one tile of 16 value columns of one head through n rows ---
+     * S [d_k, 16]; row i: k[i], q[i] [d_k] at stride k_stride, v[i] [16] at stride v_stride, g[i],
+     * beta[i] at stride h_stride. y[i] [16] at y_stride; y NULL: outputs not wanted. */
+    void (*delta_rows)(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
+                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride);
+    /* out[c] = silu(sum_i w[c][i] * x[i][c]), c in first .. first + n: x is `width` row pointers */
+    void (*conv_silu)(float *out, const float *const *x, const float *w, int width, int first, int n);
+    /* out = rms_norm(y) * w * silu(z), one head of d values */
+    void (*gated_norm)(float *out, const float *y, const float *w, const float *z, int d, float eps);
+} bw_cpu_kernels;
+
+/* Weakest first; a fill function overwrites only what it improves, so no entry is empty. */
+void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k);    /* matmul_ref.c: the first group above */
+void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention and delta rule */
+void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c */
+void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
+void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
+void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
+
+/* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL
+ * when `wanted` is not a level or cannot run here. */
+const char *bw_cpu_kernels_init(bw_cpu_kernels *k, const char *wanted);
+/* Levels that run here, weakest first, NULL-terminated: for tests. */
+const char *const *bw_cpu_levels_here(void);
+
+typedef struct bw_cpu {
+    bw_backend base;
+    bw_pool *pool;
+    bw_cpu_kernels k;
+    bw_op_limits limits;
+    unsigned char *arena; /* scratch shared by an operation's units; bw_cpu_scratch carves it */
+    size_t arena_bytes;
+    unsigned char *per_thread; /* [n_threads, per_thread_bytes] */
+    size_t per_thread_bytes;
+} bw_cpu;
+
+static inline bw_cpu *bw_cpu_of(bw_backend *be)
+{
+    return (bw_cpu *)be;
+}
+
+static inline void *bw_cpu_thread_scratch(const bw_cpu *cpu, int thread)
+{
+    return cpu->per_thread + (size_t)thread * cpu->per_thread_bytes;
+}
+
+/* What an operation needs of the arena (shared, reused by every operation) and of each thread. The
+ * same functions give the plan its number and carve the memory. */
+typedef struct bw_cpu_needs {
+    size_t arena, per_thread;
+} bw_cpu_needs;
+bw_cpu_needs bw_cpu_matmul_needs(const bw_cpu_kernels *k, const bw_op_limits *limits); /* matmul_cpu.c */
+bw_cpu_needs bw_cpu_moe_needs(const bw_cpu_kernels *k, const bw_op_limits *limits);    /* moe_cpu.c */
+bw_cpu_needs bw_cpu_attn_needs(const bw_cpu_kernels *k, const bw_op_limits *limits);   /* attn_cpu.c */
+bw_cpu_needs bw_cpu_gdn_needs(const bw_cpu_kernels *k, const bw_op_limits *limits);    /* gdn_cpu.c */
+bw_cpu_needs bw_cpu_sample_needs(const bw_cpu_kernels *k, const bw_op_limits *limits); /* sample_cpu.c */
+
+/* The operations, as in ops.h. matmul_cpu.c: */
+bw_status bw_cpu_place(bw_backend *be, bw_weight *out, bw_dtype type, int rows, int cols, const void *host, bool int8,
+                       const char **note, bw_error *err);
+void bw_cpu_unplace(bw_backend *be, bw_weight *weight);
+void bw_cpu_embed(bw_backend *be, float *x, const bw_weight *table, const bw_sequences *seqs, const bw_row *rows,
+                  int n_rows, int ahead);
+void bw_cpu_gather(bw_backend *be, float *dst, const float *src, const int32_t *index, int n, int width);
+void bw_cpu_norm(bw_backend *be, float *out, const float *x, const float *w, int n_rows, int width, float eps);
+void bw_cpu_norm_pair(bw_backend *be, float *out, const float *a, const float *wa, const float *b, const float *wb,
+                      int n_rows, int width, float eps);
+void bw_cpu_project(bw_backend *be, const float *x, int n_rows, const float *w, float eps, const bw_weight *weights,
+                    float *const *outs, int n_out);
+void bw_cpu_project_add(bw_backend *be, float *y, const bw_weight *weight, const float *x, int n_rows);
+void bw_cpu_ffn_up(bw_backend *be, float *out, const float *x, int n_rows, const float *w, float eps,
+                   const bw_weight *gate, const bw_weight *up);
+/* moe_cpu.c */
+void bw_cpu_moe(bw_backend *be, const bw_moe_args *args);
+/* attn_cpu.c, gdn_cpu.c */
+void bw_cpu_attention(bw_backend *be, const bw_attn_args *args);
+void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args);
+/* sample_cpu.c, accept_cpu.c */
+void bw_cpu_sample(bw_backend *be, const bw_sample_args *args);
+void bw_cpu_score(bw_backend *be, float *out, const float *logits, int vocab, int n_tokens, const bw_sequences *seqs,
+                  const bw_row *rows, int n_rows);
+void bw_cpu_accept(bw_backend *be, const bw_accept_args *args);
+void bw_cpu_push_drafts(bw_backend *be, bw_sequences *seqs, bw_row *rows, const int32_t *sampled, int n_rows);
+
+#endif
