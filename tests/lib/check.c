@@ -152,6 +152,12 @@ const char *temp_dir(void)
     return temp_path;
 }
 
+/* Lines reach a log in order and survive a crash. */
+__attribute__((constructor)) static void print_by_lines(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+}
+
 int check_run(const char *names, int failed)
 {
     (void)names;
