@@ -1,75 +1,202 @@
 # Bellwether. `make help` lists the targets.
 #
-# Sources are found, not listed: a new .c file under src/ is part of the library. The instruction
-# set of a file follows from its suffix (_avx2, _avx512, _neon), so no other file can use it.
+# Sources are found, not listed: a new .c file under src/ is part of the library, a new test file
+# is built and run. The instruction set of a file follows from its suffix (_avx2, _avx512), so no
+# other file can use it. Another build (sanitizers, clang) has its own BUILD directory.
 
-CC ?= gcc
+VERSION := 0.1.0
+SONAME := libbellwether.so.0
+
+ifeq ($(origin CC),default)
+  CC := gcc
+endif
 AR ?= ar
 BUILD ?= build
-VERSION := 0.1.0
 PREFIX ?= /usr/local
-DESTDIR ?=
 LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
 PKG_CONFIG ?= pkg-config
+FUZZ_SECONDS ?= 60
+TEST_JOBS ?= 1
+ifeq ($(V),1)
+  Q :=
+  say = @:
+else
+  Q := @
+  say = @printf '  %-4s %s\n'
+endif
+
+# ---- packages ----------------------------------------------------------------------------------
 
 PACKAGES := json-c libpcre2-8 libutf8proc libcrypto
-ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),all)),)
-ifneq ($(shell $(PKG_CONFIG) --exists $(PACKAGES) libedit && echo yes),yes)
-$(error missing development packages (json-c, libpcre2-8, libutf8proc, libcrypto, libedit): run ./scripts/setup)
+GOALS := $(or $(MAKECMDGOALS),all)
+WANTED := $(PACKAGES) libedit $(if $(filter test test-% tests asan tsan build%,$(GOALS)),cmocka)
+ifneq ($(filter-out help clean,$(GOALS)),)
+  ifneq ($(shell $(PKG_CONFIG) --exists $(WANTED) 2>/dev/null && command -v $(CC) >/dev/null && echo yes),yes)
+    $(error a compiler ($(CC)), pkg-config or a development package ($(WANTED)) is missing: run ./scripts/setup)
+  endif
+  PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
+  PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
+  CLI_LIBS := $(shell $(PKG_CONFIG) --libs libedit)
+  MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 endif
-endif
-PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
-PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
-CLI_LIBS := $(shell $(PKG_CONFIG) --libs libedit)
+
+# ---- flags -------------------------------------------------------------------------------------
 
 # -ffp-contract=off: a*b+c is two roundings unless the code says fma, so bytes repeat everywhere.
 OPT ?= -O2 -g
-WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-format-truncation -Werror=implicit-function-declaration
-CFLAGS_ALL := -std=c17 -D_POSIX_C_SOURCE=200809L -DBW_VERSION='"$(VERSION)"' $(OPT) $(WARN) -fPIC -fvisibility=default \
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-format-truncation \
+        -Werror=implicit-function-declaration $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option)
+CFLAGS_ALL := -std=c17 -D_POSIX_C_SOURCE=200809L -DBW_VERSION='"$(VERSION)"' $(OPT) $(WARN) -fPIC \
               -ffp-contract=off -fno-math-errno -pthread -Iinclude -Isrc $(PKG_CFLAGS) $(CFLAGS) $(SANITIZE)
-LDLIBS_ALL := $(PKG_LIBS) -lm -pthread $(SANITIZE)
+LDLIBS_ALL := $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SANITIZE)
+ADDRESS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+THREAD := -fsanitize=thread -fno-omit-frame-pointer
+
+# ---- what there is -----------------------------------------------------------------------------
 
 LIB_SRC := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
-CLI_SRC := $(sort $(wildcard src/cli/*.c))
-ifneq ($(shell $(CC) -dumpmachine | cut -d- -f1),x86_64)
-LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
+ifneq ($(MACHINE),x86_64)
+  LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
 endif
+CLI_SRC := $(sort $(wildcard src/cli/*.c))
+TEST_SRC := $(sort $(foreach d,unit ops property golden,$(wildcard tests/$d/test_*.c)))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh))
+
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
-TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/ops/test_*.c tests/property/test_*.c tests/golden/test_*.c))
-TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
-
+TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
+FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 LIB := $(BUILD)/libbellwether.a
+SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 
-.PHONY: all lib tests test clean help install
-all: bellwether tools/synth
+# The programs a user starts stand in the root; those of another build stay in its directory.
+PROGRAM := $(if $(filter build,$(BUILD)),bellwether,$(BUILD)/bellwether)
+SYNTH := $(if $(wildcard tools/synth.c),$(if $(filter build,$(BUILD)),tools/synth,$(BUILD)/tools/synth))
 
-bellwether: $(CLI_OBJ) $(LIB)
-	$(CC) -o $@ $^ $(LDLIBS_ALL) $(CLI_LIBS)
+.PHONY: all lib shared tests test test-fuzz asan tsan fuzz install clean help \
+        asan-build tsan-build fuzz-bins sanitized-tests
+.PRECIOUS: $(BUILD)/%.o
+all: $(PROGRAM) $(SYNTH)
 
-tools/synth: $(BUILD)/tools/synth.o $(LIB)
-	$(CC) -o $@ $^ $(LDLIBS_ALL)
+help:
+	@echo 'make              ./bellwether and tools/synth'
+	@echo 'make test         builds and runs every test, some again with sanitizers (minutes)'
+	@echo 'make install      PREFIX=$(PREFIX) DESTDIR=: program, library (static, shared), header, pkg-config file'
+	@echo 'make asan         unit and property tests with the address and undefined sanitizers'
+	@echo 'make tsan         unit and property tests with the thread sanitizer'
+	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
+	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
+	@echo 'make lib shared   the library alone, in $(BUILD)/'
+	@echo 'make clean        removes everything built'
+	@echo
+	@echo 'V=1 shows commands; OPT, CFLAGS, LDFLAGS, CC, BUILD as usual; TEST_JOBS=2 runs two tests at a time.'
+	@echo 'One test: make build/tests/unit/test_base && build/tests/unit/test_base'
 
-lib: $(LIB)
-$(LIB): $(LIB_OBJ)
-	@rm -f $@
-	$(AR) rcs $@ $^
+# ---- the library and the programs --------------------------------------------------------------
 
 $(BUILD)/%_avx2.o: LEVEL_FLAGS := -mavx2 -mfma -mf16c
 $(BUILD)/%_avx512.o: LEVEL_FLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+$(BUILD)/tests/%.o: LEVEL_FLAGS := -Itests
 $(BUILD)/%.o: %.c
+	$(say) CC $<
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/%.o: CFLAGS_ALL += -Itests
+lib: $(LIB)
+$(LIB): $(LIB_OBJ)
+	$(say) AR $@
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+# The shared library exports what the installed header declares and nothing else.
+shared: $(SHARED)
+$(BUILD)/exports.map: include/bellwether.h
+	@mkdir -p $(@D)
+	@{ echo '{ global:'; sed -n 's/^.*\(bw_[a-z0-9_]*\)(.*$$/  \1;/p' $< | sort -u; echo 'local: *; };'; } >$@
+$(SHARED): $(LIB_OBJ) $(BUILD)/exports.map
+	$(say) LD $@
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(BUILD)/exports.map -o $@ $(LIB_OBJ) $(LDLIBS_ALL)
+
+$(PROGRAM): $(CLI_OBJ) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(CLI_LIBS)
+
+$(SYNTH): $(BUILD)/tools/synth.o $(LIB)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+
+$(BUILD)/bellwether.pc: Makefile
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: bellwether' \
+	    'Description: Runs models of the Qwen3.5/3.6 family, drafting with their own MTP head' \
+	    'Version: $(VERSION)' 'Requires.private: $(PACKAGES)' 'Cflags: -I$${includedir}' \
+	    'Libs: -L$${libdir} -lbellwether' 'Libs.private: -lm -pthread' >$@
+.PHONY: $(BUILD)/bellwether.pc
+
+install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/bellwether
+	install -m 644 $(LIB) $(SHARED) $(DESTDIR)$(LIBDIR)/
+	ln -sf $(notdir $(SHARED)) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libbellwether.so
+	install -m 644 include/bellwether.h $(DESTDIR)$(INCLUDEDIR)/
+	install -m 644 $(BUILD)/bellwether.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+
+# ---- tests -------------------------------------------------------------------------------------
+
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(LIB)
-	$(CC) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+
+# A fuzz target with a main of its own (gcc, replay) or libFuzzer's (clang).
+FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(FUZZ_LINK)
 
 tests: $(TEST_BIN)
-.PRECIOUS: $(BUILD)/%.o
+fuzz-bins: $(FUZZ_BIN)
+sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/%,$(TEST_BIN))
+
+SANITIZED := $(filter tests/unit/% tests/property/%,$(TEST_SRC:.c=))
+ASAN_TESTS := $(SANITIZED:%=build-asan/%)
+TSAN_TESTS := $(SANITIZED:%=build-tsan/%)
+REPLAYS := $(FUZZ_SRC:%.c=build-asan/%)
+RUN_ENV := ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_return=0 \
+           UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
+
+asan-build:
+	@+$(MAKE) --no-print-directory BUILD=build-asan OPT='-O1 -g' SANITIZE='$(ADDRESS)' sanitized-tests fuzz-bins
+tsan-build:
+	@+$(MAKE) --no-print-directory BUILD=build-tsan OPT='-O1 -g' SANITIZE='$(THREAD)' sanitized-tests
+
+test: all tests asan-build
+	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TEST_BIN) $(SCRIPT_TESTS) $(ASAN_TESTS) $(REPLAYS)
+asan: asan-build
+	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(ASAN_TESTS)
+tsan: tsan-build
+	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TSAN_TESTS)
+test-fuzz: asan-build
+	@$(RUN_ENV) tests/run $(REPLAYS)
+
+# Explores; what it finds stays in build-fuzz/ (crash-*, new inputs in corpus/) for a look.
+fuzz:
+	@command -v clang >/dev/null || { echo 'make fuzz wants clang: apt-get install clang' >&2; exit 1; }
+	@+$(MAKE) --no-print-directory BUILD=build-fuzz CC=clang OPT='-O1 -g' FUZZ_MAIN= FUZZ_LINK=-fsanitize=fuzzer \
+	    SANITIZE='$(ADDRESS) -fsanitize=fuzzer-no-link' fuzz-bins
+	@for t in $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%); do \
+	    mkdir -p build-fuzz/corpus/$$t && echo "== $$t, $(FUZZ_SECONDS) s" && \
+	    $(RUN_ENV) build-fuzz/tests/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10 \
+	        -max_len=65536 -print_final_stats=1 -artifact_prefix=build-fuzz/$$t- \
+	        build-fuzz/corpus/$$t tests/fuzz/corpus/$$t || exit 1; done
 
 clean:
-	rm -rf $(BUILD) bellwether tools/synth
+	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) $(BUILD)/tools/synth.d
+-include $(wildcard $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
+    $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
