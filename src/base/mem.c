@@ -1,5 +1,6 @@
 /* mem.c - tagged allocation. A 64-byte header before each block holds its size and tag, so that
- * freeing needs neither and the block itself stays aligned for any vector load. */
+ * freeing needs neither and the block itself stays aligned for any vector load. Cleared blocks come
+ * from calloc: large ones are mapped untouched, so a KV pool costs memory only as it fills. */
 #include "base/mem.h"
 
 #include <stdatomic.h>
@@ -9,6 +10,7 @@
 enum { HEADER = 64 };
 
 typedef struct header {
+    void *raw; /* what to free */
     size_t bytes;
     bw_mem_tag tag;
 } header;
@@ -38,30 +40,29 @@ bool bw_mem_fail_at(long n)
     return atomic_exchange(&fail_countdown, n) < 0;
 }
 
-void *bw_mem_alloc(size_t bytes, bw_mem_tag tag)
+static void *take(size_t bytes, bw_mem_tag tag, bool clear)
 {
     if (must_fail() || bytes > SIZE_MAX - 2 * HEADER)
         return NULL;
-    /* aligned_alloc wants a multiple of the alignment */
-    size_t whole = (bytes + HEADER + HEADER - 1) / HEADER * HEADER;
-    char *raw = aligned_alloc(HEADER, whole);
+    void *raw = clear ? calloc(1, bytes + 2 * HEADER) : malloc(bytes + 2 * HEADER);
     if (!raw)
         return NULL;
-    header *h = (header *)raw;
-    h->bytes = bytes;
-    h->tag = tag;
+    char *block = (char *)(((uintptr_t)raw + 2 * HEADER - 1) / HEADER * HEADER);
+    *(header *)(block - HEADER) = (header){ raw, bytes, tag };
     atomic_fetch_add_explicit(&used[tag], bytes, memory_order_relaxed);
-    return raw + HEADER;
+    return block;
+}
+
+void *bw_mem_alloc(size_t bytes, bw_mem_tag tag)
+{
+    return take(bytes, tag, false);
 }
 
 void *bw_mem_zalloc(size_t count, size_t size, bw_mem_tag tag)
 {
     if (size && count > SIZE_MAX / size)
         return NULL;
-    void *block = bw_mem_alloc(count * size, tag);
-    if (block)
-        memset(block, 0, count * size);
-    return block;
+    return take(count * size, tag, true);
 }
 
 void *bw_mem_realloc(void *block, size_t bytes, bw_mem_tag tag)
@@ -81,7 +82,7 @@ void bw_mem_free(void *block)
         return;
     header *h = (header *)((char *)block - HEADER);
     atomic_fetch_sub_explicit(&used[h->tag], h->bytes, memory_order_relaxed);
-    free(h);
+    free(h->raw);
 }
 
 char *bw_mem_dup(const char *text, size_t n)
