@@ -356,13 +356,19 @@ def prefill(model, ids, st, chunk=0):
     return np.concatenate(hs)
 
 
-def top_gap(logits):
+def top_gaps(logits):
+    """Distance of the two best logits of every row: a choice with a small one hangs on rounding."""
     a = np.sort(np.atleast_2d(logits), -1)
-    return float((a[:, -1] - a[:, -2]).min())
+    return a[:, -1] - a[:, -2]
+
+
+def top_gap(logits):
+    return float(top_gaps(logits).min())
 
 
 def generate(model, ids, n, draft=0, chunk=0):
-    """Greedy. Returns tokens and, with drafts, a list of rounds {drafts, accepted, tokens} (4.5)."""
+    """Greedy. Returns tokens, with drafts a list of rounds {drafts, accepted, tokens} (4.5) with the gap of every
+    draft and token, and the smallest gaps of tokens and drafts."""
     st, rounds = model.new_state(), []
     h = prefill(model, ids, st, chunk)[-1:]
     P = len(ids) - 1                                    # last committed position
@@ -370,7 +376,7 @@ def generate(model, ids, n, draft=0, chunk=0):
     gap, draft_gap = top_gap(model.logits(h[-1])), np.inf
     new = out[:]                                        # tokens whose MTP rows are due: row P takes x_{P+1}, h_P
     while len(out) < n:
-        d = []
+        d, dl = [], np.zeros((0, 2))
         if draft:
             m = model.mtp_rows(new, h, st, P + 1 - len(new))    # repair + draft 1 in one batch (step 6)
             d, dl = model.mtp_chain(m[-1], st, P + 1, draft)    # steps 1, 2
@@ -391,7 +397,8 @@ def generate(model, ids, n, draft=0, chunk=0):
         gap = min(gap, top_gap(lv[:a + 1]))
         P += a + 1
         out += new
-        rounds.append({"drafts": d, "accepted": a, "tokens": new})
+        four = lambda logits: [round(float(g), 4) for g in top_gaps(logits)] if len(logits) else []
+        rounds.append({"drafts": d, "accepted": a, "tokens": new, "draft_gaps": four(dl), "gaps": four(lv[:a + 1])})
     return out[:n], rounds, gap, draft_gap
 
 
