@@ -504,13 +504,18 @@ def random_tensors(raw, seed, copy=0.97):
 
 
 def write_checkpoint(folder, raw, tensors, dtype="bf16", f32_names=("A_log", "linear_attn.norm.weight"), shards=1):
-    """dtype bf16|f16|f32; tensors whose name ends in one of f32_names stay F32 when dtype is f16."""
+    """dtype bf16|f16|f32, or a function of a tensor's name that gives one; tensors whose name ends in one of f32_names
+    stay F32 when dtype is f16."""
     os.makedirs(folder, exist_ok=True)
     raw = json.loads(json.dumps(raw))
+    if callable(dtype):
+        dtype_of, dtype = dtype, "bf16"
+    else:
+        dtype_of = lambda name: "f32" if dtype == "f16" and name.endswith(tuple(f32_names)) else dtype
     raw.get("text_config", raw)["dtype"] = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}[dtype]
     spec, total = {}, 0
     for name, x in tensors.items():
-        kind = "f32" if dtype == "f16" and name.endswith(tuple(f32_names)) else dtype
+        kind = dtype_of(name)
         data = {"bf16": f32_to_bf16, "f16": lambda x: x.astype(np.float16), "f32": lambda x: x.astype(np.float32)}[kind](x)
         spec[name] = kind.upper(), list(x.shape), np.ascontiguousarray(data).tobytes()
         total += data.nbytes
