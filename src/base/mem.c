@@ -4,6 +4,7 @@
 #include "base/mem.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,4 +104,17 @@ char *bw_mem_strdup(const char *text)
 uint64_t bw_mem_used(bw_mem_tag tag)
 {
     return atomic_load_explicit(&used[tag], memory_order_relaxed);
+}
+
+uint64_t bw_mem_available(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f)
+        return 0;
+    char line[256];
+    unsigned long long kib = 0;
+    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+        kib = 0;
+    fclose(f);
+    return (uint64_t)kib * 1024;
 }

@@ -32,6 +32,9 @@ char *bw_mem_strdup(const char *text);
 
 uint64_t bw_mem_used(bw_mem_tag tag); /* bytes live now */
 
+/* Bytes the system could give now without swapping (MemAvailable); 0 when it does not say. */
+uint64_t bw_mem_available(void);
+
 /* Test hook: the n-th allocation from now on (1 = the next) and all later ones fail; 0 turns the
  * hook off. Returns true if an allocation failed because of the hook since it was set. */
 bool bw_mem_fail_at(long n);

@@ -1,0 +1,140 @@
+/* model_open.c - opens a model: checkpoint, config, weights, backend, text, in that order.
+ *
+ * Never computes. The result is immutable. */
+#include "engine/model_open.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/cpuid.h"
+#include "base/log.h"
+#include "engine/model_text.h"
+
+static const bw_model_options no_options = { 0 };
+
+static bw_status open_weights(bw_model *m, const bw_model_options *o, bw_error *err)
+{
+    bw_status st;
+    if ((st = bw_checkpoint_open(&m->checkpoint, m->path, err)) ||
+        (st = bw_config_read(&m->config, m->checkpoint, err)) ||
+        (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
+        return st;
+    bw_checkpoint_will_need(m->checkpoint);
+    if ((st = bw_cpu_backend_create(&m->backend, 1, m->cpu_level, err))) /* placing needs no threads */
+        return st;
+    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, o->activations != BW_ACTIVATIONS_F32,
+                         o->progress, o->progress_arg, err);
+}
+
+/* "q4_k q6_k: integer dots; bf16: float" */
+static void note_types(bw_model *m)
+{
+    char *out = m->multiply_note;
+    size_t used = 0;
+    bool done[BW_DTYPE_COUNT] = { false };
+    for (int t = 0; t < BW_DTYPE_COUNT; t++) {
+        const char *how = m->net->type_note[t];
+        if (!how || done[t])
+            continue;
+        const char *separator = used ? "; " : "";
+        for (int u = t; u < BW_DTYPE_COUNT; u++) {
+            if (!m->net->type_note[u] || strcmp(m->net->type_note[u], how) != 0)
+                continue;
+            done[u] = true;
+            used += (size_t)snprintf(out + used, sizeof m->multiply_note - used, "%s%s", separator,
+                                     bw_dtype_get((bw_dtype)u)->name);
+            separator = " ";
+            if (used >= sizeof m->multiply_note)
+                return;
+        }
+        used += (size_t)snprintf(out + used, sizeof m->multiply_note - used, ": %s", how);
+        if (used >= sizeof m->multiply_note)
+            return;
+    }
+}
+
+static void note_mtp(bw_model *m, bool ignored)
+{
+    const bw_weights *w = &m->weights;
+    if (w->mtp_state == BW_MTP_COMPLETE)
+        return;
+    snprintf(m->mtp_note, sizeof m->mtp_note, "%s: %s", m->path,
+             w->mtp_problem[0] ? w->mtp_problem : "it has no MTP tensors, so nothing can be drafted");
+    if (ignored && w->mtp_state == BW_MTP_BROKEN)
+        bw_log(BW_LOG_WARNING, "%s", m->mtp_note);
+}
+
+static void fill_info(bw_model *m, double load_s)
+{
+    const bw_config *c = &m->config;
+    m->info = (bw_model_info){ .path = m->path, .architecture = c->architecture, .n_layers = c->n_layers,
+                               .hidden = c->hidden, .vocab = c->vocab, .max_context = c->max_position,
+                               .has_mtp = m->net->has_mtp, .mtp_note = m->mtp_note, .has_text = m->text != NULL,
+                               .text_note = m->text_note, .n_tokens = c->vocab,
+                               .weight_bytes = m->weights.matrix_bytes + m->weights.vector_bytes, .load_s = load_s,
+                               .n_threads = m->n_threads, .cpu_level = m->backend->level, .cpu_name = bw_cpu_name(),
+                               .int8_activations = m->net->int8, .multiply_note = m->multiply_note };
+    if (m->text) {
+        const int n = bw_text_source_n_tokens(m->text);
+        m->info.n_tokens = n < c->vocab ? n : c->vocab;
+    }
+}
+
+bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err)
+{
+    *out = NULL;
+    const bw_model_options *o = options ? options : &no_options;
+    const uint64_t start = bw_clock_ns();
+    bw_status st;
+    if (o->n_threads < 0)
+        return bw_fail(err, BW_E_ARGUMENT, "threads: %d, expected 0 (one per processor) or more", o->n_threads);
+    bw_model *m = bw_mem_zalloc(1, sizeof *m, BW_MEM_MISC);
+    if (!m)
+        return bw_fail_memory(err, "model", sizeof *m);
+    m->n_threads = o->n_threads ? o->n_threads : bw_cpu_count();
+    const char *level = o->cpu_level ? o->cpu_level : getenv("BW_CPU");
+    m->path = bw_mem_strdup(path);
+    m->cpu_level = level && level[0] ? bw_mem_strdup(level) : NULL;
+    if (!m->path || (level && level[0] && !m->cpu_level)) {
+        st = bw_fail_memory(err, "model path", strlen(path));
+        goto fail;
+    }
+    if ((st = open_weights(m, o, err)) ||
+        (st = bw_text_source_open_checkpoint(&m->text, m->checkpoint, m->text_note, sizeof m->text_note, err)))
+        goto fail;
+    note_types(m);
+    note_mtp(m, o->ignore_mtp);
+    fill_info(m, (double)(bw_clock_ns() - start) * 1e-9);
+    *out = m;
+    return BW_OK;
+fail:
+    bw_model_close(m);
+    return st;
+}
+
+void bw_model_close(bw_model *m)
+{
+    if (!m)
+        return;
+    bw_text_source_close(m->text);
+    bw_net_destroy(m->net);
+    if (m->backend)
+        m->backend->ops->destroy(m->backend);
+    bw_weights_release(&m->weights);
+    bw_checkpoint_close(m->checkpoint);
+    bw_mem_free(m->cpu_level);
+    bw_mem_free(m->path);
+    bw_mem_free(m);
+}
+
+const bw_model_info *bw_model_get_info(const bw_model *model)
+{
+    return &model->info;
+}
+
+const bw_text_source *bw_model_text(const bw_model *model)
+{
+    return model->text;
+}

@@ -1,0 +1,23 @@
+/* model_open.h - a bw_model inside: a checkpoint, its weights placed on a backend, its text. */
+#ifndef BW_ENGINE_MODEL_OPEN_H
+#define BW_ENGINE_MODEL_OPEN_H
+
+#include "engine/text_source.h"
+#include "format/checkpoint.h"
+#include "model/net.h"
+
+struct bw_model {
+    char *path;
+    bw_checkpoint *checkpoint;
+    bw_config config;
+    bw_weights weights;
+    bw_backend *backend; /* placed the weights; every engine computes on one of its own */
+    char *cpu_level;
+    int n_threads;
+    bw_net *net;
+    bw_text_source *text; /* NULL: none came with the model */
+    bw_model_info info;
+    char mtp_note[1100], text_note[1100], multiply_note[512];
+};
+
+#endif

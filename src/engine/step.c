@@ -1,0 +1,125 @@
+/* step.c - a step as a program of operations. Nothing is read on the host before the sync at its
+ * end: what was sampled and accepted stays in backend memory for the operations that follow. */
+#include "engine/engine.h"
+
+/* Tables planned on the host, to backend memory. */
+static void upload_tables(bw_engine *e)
+{
+    bw_backend *be = e->backend;
+    const bw_step *h = &e->host, *d = &e->device;
+    be->ops->upload(be, d->rows, h->rows, (size_t)h->n_rows * sizeof *h->rows);
+    be->ops->upload(be, d->spans, h->spans, (size_t)h->n_spans * sizeof *h->spans);
+    be->ops->upload(be, d->logit_index, h->logit_index, (size_t)h->n_logits * sizeof *h->logit_index);
+    be->ops->upload(be, d->logit_rows, h->logit_rows, (size_t)h->n_logits * sizeof *h->logit_rows);
+    be->ops->upload(be, d->scored_index, h->scored_index, (size_t)h->n_scored * sizeof *h->scored_index);
+    be->ops->upload(be, d->scored_rows, h->scored_rows, (size_t)h->n_scored * sizeof *h->scored_rows);
+    be->ops->upload(be, d->chain_spans, h->chain_spans, (size_t)h->n_chains * sizeof *h->chain_spans);
+}
+
+static void sample_rows(bw_engine *e)
+{
+    bw_backend *be = e->backend;
+    const bool wanted = e->host.logprobs;
+    bw_forward_logits(e->net, be, &e->buf, e->device.logit_index, e->host.n_logits);
+    be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->device.logit_rows, .n_rows = e->host.n_logits,
+                                           .ahead = 1, .logits = e->buf.logits, .vocab = e->limits.vocab,
+                                           .n_tokens = e->n_tokens, .tokens = e->device_result.sampled,
+                                           .logprobs = wanted ? e->device_result.logprobs : NULL,
+                                           .top = wanted ? e->device_result.top : NULL,
+                                           .max_top = BW_MAX_LOGPROBS });
+}
+
+/* Prompt rows that evaluation wants, a block of logits at a time. */
+static void score_rows(bw_engine *e)
+{
+    bw_backend *be = e->backend;
+    const bw_step *h = &e->host;
+    const size_t vocab = (size_t)e->limits.vocab;
+    for (int first = 0; first < h->n_scored; first += e->limits.max_logits) {
+        int n = h->n_scored - first;
+        n = n < e->limits.max_logits ? n : e->limits.max_logits;
+        bw_forward_logits(e->net, be, &e->buf, e->device.scored_index + first, n);
+        be->ops->score(be, e->device_result.scores + first, e->buf.logits, e->limits.vocab, e->n_tokens, &e->seqs,
+                       e->device.scored_rows + first, n);
+        for (int i = 0; i < n; i++) {
+            const bw_sequence *s = h->scored_owners[first + i];
+            if (s->prompt_logits)
+                be->ops->download(be, s->prompt_logits + (size_t)h->scored_rows[first + i].pos * vocab,
+                                  e->buf.logits + (size_t)i * vocab, vocab * sizeof(float));
+        }
+    }
+    be->ops->download(be, e->result.scores, e->device_result.scores, (size_t)h->n_scored * sizeof(float));
+}
+
+static void accept_drafts(bw_engine *e)
+{
+    e->backend->ops->accept(e->backend, &(bw_accept_args){
+        .seqs = &e->seqs, .spans = e->device.spans, .n_spans = e->host.n_spans,
+        .sampled = e->device_result.sampled, .n_accepted = e->device_result.n_accepted,
+        .draft_spans = e->device.chain_spans, .n_draft_spans = e->host.n_chains, .draft_index = e->draft_index,
+        .draft_rows = e->draft_rows });
+}
+
+/* The j-th draft of the first n chains: logits are there; choose and put into the timeline. */
+static void draft_tokens(bw_engine *e, int j, int n)
+{
+    bw_backend *be = e->backend;
+    const size_t vocab = (size_t)e->limits.vocab;
+    for (int i = 0; i < n; i++) {
+        const bw_sequence *s = e->host.owners[e->host.chain_spans[i]];
+        if (j < s->n_draft_logits && bw_sequence_in_prompt(s))
+            be->ops->download(be, s->draft_logits + (size_t)j * vocab, e->buf.logits + (size_t)i * vocab,
+                              vocab * sizeof(float));
+    }
+    be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->draft_rows, .n_rows = n, .ahead = 2,
+                                           .logits = e->buf.logits, .vocab = e->limits.vocab,
+                                           .n_tokens = e->n_tokens, .tokens = e->draft_sampled });
+    be->ops->push_drafts(be, &e->seqs, e->draft_rows, e->draft_sampled, n);
+}
+
+static void run_drafts(bw_engine *e, const bw_batch *batch)
+{
+    const bw_step *h = &e->host;
+    bw_forward_mtp_rows(e->net, e->backend, batch, &e->buf);
+    for (int j = 0, n = h->n_chains; j < h->longest_chain; j++) {
+        while (h->chain_lengths[n - 1] <= j)
+            n--;
+        if (j == 0)
+            bw_forward_mtp_first(e->net, e->backend, batch, &e->buf, e->draft_index, e->draft_rows, n);
+        else
+            bw_forward_mtp_next(e->net, e->backend, batch, &e->buf, e->draft_rows, n);
+        draft_tokens(e, j, n);
+    }
+}
+
+static void download_results(bw_engine *e)
+{
+    bw_backend *be = e->backend;
+    const bw_step *h = &e->host;
+    const size_t n = (size_t)h->n_logits;
+    be->ops->download(be, e->result.sampled, e->device_result.sampled, n * sizeof *e->result.sampled);
+    be->ops->download(be, e->result.n_accepted, e->device_result.n_accepted,
+                      (size_t)h->n_spans * sizeof *e->result.n_accepted);
+    if (h->logprobs) {
+        be->ops->download(be, e->result.logprobs, e->device_result.logprobs, n * sizeof *e->result.logprobs);
+        be->ops->download(be, e->result.top, e->device_result.top, n * BW_MAX_LOGPROBS * sizeof *e->result.top);
+    }
+}
+
+void bw_step_run(bw_engine *e)
+{
+    const bw_batch batch = { .seqs = &e->seqs, .rows = e->device.rows, .spans = e->device.spans,
+                             .n_rows = e->host.n_rows, .n_spans = e->host.n_spans,
+                             .kv = bw_pages_layers(e->pages), .gdn = bw_slots_layers(e->slots) };
+    upload_tables(e);
+    bw_forward(e->net, e->backend, &batch, &e->buf);
+    if (e->host.n_logits > 0)
+        sample_rows(e);
+    if (e->host.n_scored > 0)
+        score_rows(e);
+    accept_drafts(e);
+    if (e->host.mtp)
+        run_drafts(e, &batch);
+    download_results(e);
+    e->backend->ops->sync(e->backend);
+}
