@@ -90,14 +90,14 @@ static void print_help(const bw_command *command)
     printf("\nExample:\n  %s\n", command->example);
 }
 
-static bool read_int(const bw_option *option, const char *text)
+static bool read_int(const bw_option *option, int *target, const char *text)
 {
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
     if (end == text || *end || errno || (double)value < option->low || (double)value > option->high)
         return false;
-    *(int *)option->target = (int)value;
+    *target = (int)value;
     return true;
 }
 
@@ -151,7 +151,8 @@ static bool read_list(const bw_option *option, const char *text)
 static bool read_value(const bw_option *option, const char *text)
 {
     switch (option->kind) {
-    case BW_OPTION_INT: return read_int(option, text);
+    case BW_OPTION_INT: return read_int(option, option->target, text);
+    case BW_OPTION_COUNTED: return read_int(option, &((bw_counted_option *)option->target)->n, text);
     case BW_OPTION_SEED: return read_seed(option, text);
     case BW_OPTION_NUMBER: return read_number(option, text);
     case BW_OPTION_TEXT: *(const char **)option->target = text; return true;
@@ -169,6 +170,7 @@ static void describe(const bw_option *option, char *out, size_t n)
 {
     switch (option->kind) {
     case BW_OPTION_INT:
+    case BW_OPTION_COUNTED:
         if (option->high >= 2147483647)
             snprintf(out, n, "a whole number of at least %.0f", option->low);
         else
@@ -245,6 +247,13 @@ static bw_args_result read_option(const bw_command *command, int argc, char **ar
         bw_args_fail(command->name, "%s: given \"%s\", expected %s", option->name, text, expected);
         return BW_ARGS_WRONG;
     }
+    if (option->kind != BW_OPTION_COUNTED)
+        return BW_ARGS_RUN;
+    if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0) {
+        bw_args_fail(command->name, "%s: the second value is missing after \"%s\", expected %s", option->name, text, option->value);
+        return BW_ARGS_WRONG;
+    }
+    ((bw_counted_option *)option->target)->text = argv[++*at];
     return BW_ARGS_RUN;
 }
 

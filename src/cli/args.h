@@ -20,6 +20,7 @@ typedef enum bw_option_kind {
     BW_OPTION_TEXT,   /* const char *, borrowed from argv */
     BW_OPTION_LIST,   /* bw_list_option: may be given several times */
     BW_OPTION_CHOICE, /* int: index of the value in `choices`, "f16|f32" */
+    BW_OPTION_COUNTED, /* two words: bw_counted_option */
     BW_OPTION_CUSTOM  /* whatever `read` does */
 } bw_option_kind;
 
@@ -47,6 +48,11 @@ typedef struct bw_list_option {
     const char *items[BW_MAX_LIST];
     int n;
 } bw_list_option;
+
+typedef struct bw_counted_option {
+    int n;            /* from low to high; 0: not given */
+    const char *text; /* borrowed from argv */
+} bw_counted_option;
 
 typedef struct bw_command {
     const char *name;        /* "run" */

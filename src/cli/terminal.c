@@ -1,0 +1,170 @@
+/* terminal.c - see terminal.h. */
+#include "cli/terminal.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    const char *what;
+    double start; /* seconds */
+    int shown;    /* percent on the screen, -1 none */
+} progress;
+
+static volatile sig_atomic_t interrupted;
+static bool dim_now;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void erase_progress(void)
+{
+    if (progress.what && progress.shown >= 0)
+        fprintf(stderr, "\r\033[K");
+    progress.shown = -1;
+}
+
+static void print_line(const char *label, const char *format, va_list args)
+{
+    erase_progress();
+    fprintf(stderr, "bellwether: %s", label);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+}
+
+int bw_terminal_fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print_line("", format, args);
+    va_end(args);
+    return 1;
+}
+
+void bw_terminal_note(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print_line("note: ", format, args);
+    va_end(args);
+}
+
+void bw_terminal_log(void *arg, bw_log_level level, const char *line)
+{
+    (void)arg;
+    erase_progress();
+    fprintf(stderr, "bellwether: %s: %s\n", level == BW_LOG_WARNING ? "warning" : "note", line);
+}
+
+void bw_terminal_progress_begin(const char *what)
+{
+    progress.what = isatty(STDERR_FILENO) ? what : NULL;
+    progress.start = now();
+    progress.shown = -1;
+}
+
+void bw_terminal_progress(void *arg, double done)
+{
+    (void)arg;
+    const int percent = done < 0 ? 0 : done > 1 ? 100 : (int)(done * 100);
+    if (!progress.what || percent == progress.shown || now() - progress.start < 1)
+        return;
+    char bar[31] = "..............................";
+    memset(bar, '#', (size_t)percent * 30 / 100);
+    fprintf(stderr, "\r%s [%s] %d %%\033[K", progress.what, bar, percent);
+    fflush(stderr);
+    progress.shown = percent;
+}
+
+void bw_terminal_progress_end(void)
+{
+    erase_progress();
+    progress.what = NULL;
+}
+
+/* C0 but \n and \t, DEL, and C1 as UTF-8 writes it (C2 80 .. C2 9F) become '?'. A character never
+ * straddles two calls: the stream gives whole ones. */
+static void put_harmless(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        const unsigned char next = i + 1 < n ? (unsigned char)text[i + 1] : 0;
+        if (c == 0xC2 && next >= 0x80 && next < 0xA0) {
+            putchar('?');
+            i++;
+        } else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F) {
+            putchar('?');
+        } else {
+            putchar(c);
+        }
+    }
+}
+
+void bw_terminal_text(const char *text, size_t n_bytes, bool dimmed)
+{
+    if (!isatty(STDOUT_FILENO)) {
+        fwrite(text, 1, n_bytes, stdout);
+    } else {
+        if (dimmed != dim_now)
+            fputs(dimmed ? "\033[2m" : "\033[0m", stdout);
+        dim_now = dimmed;
+        put_harmless(text, n_bytes);
+    }
+    fflush(stdout);
+}
+
+void bw_terminal_text_end(void)
+{
+    if (dim_now)
+        fputs("\033[0m", stdout);
+    dim_now = false;
+    fflush(stdout);
+}
+
+bool bw_terminal_flush(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return true;
+    bw_terminal_fail("standard output: cannot write: %s", strerror(errno));
+    return false;
+}
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    if (interrupted) {
+        static const char reset[] = "\033[0m\n";
+        if (dim_now)
+            (void)!write(STDOUT_FILENO, reset, sizeof reset - 1);
+        _exit(130);
+    }
+    interrupted = 1;
+}
+
+void bw_interrupt_watch(void)
+{
+    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
+    sigemptyset(&action.sa_mask);
+    interrupted = 0;
+    sigaction(SIGINT, &action, NULL);
+}
+
+void bw_interrupt_unwatch(void)
+{
+    struct sigaction action = { .sa_handler = SIG_DFL };
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool bw_interrupted(void)
+{
+    return interrupted != 0;
+}
