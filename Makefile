@@ -159,7 +159,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(FUZZ_LINK)
 
-tests: $(TEST_BIN)
+tests: $(TEST_BIN) $(BUILD)/tests/cli/json_get
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/%,$(TEST_BIN))
 

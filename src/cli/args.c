@@ -287,8 +287,7 @@ bw_args_result bw_args_read(const bw_command *command, int argc, char **argv, co
         }
     }
     if (n < command->n_required) {
-        bw_args_fail(command->name, "%s: an argument is missing, given %d of %s",
-                     command->n_required == 1 ? "MODEL" : "arguments", n, command->positionals);
+        bw_args_fail(command->name, "an argument is missing, expected %s", command->positionals);
         return BW_ARGS_WRONG;
     }
     return BW_ARGS_RUN;

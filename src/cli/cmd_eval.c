@@ -115,7 +115,7 @@ static bool create_outputs(evaluation *e)
     const eval_options *o = e->options;
     const bw_model_info *info = bw_model_get_info(e->model);
     if (o->draft_logits.n && !info->has_mtp) {
-        bw_terminal_fail("--draft-logits: %s cannot draft: %s", info->path, info->mtp_note);
+        bw_terminal_fail("--draft-logits: %s", info->mtp_note);
         return false;
     }
     if (!(e->logprobs = calloc((size_t)e->n_ids, sizeof *e->logprobs))) {

@@ -338,11 +338,11 @@ static bool check_model(const run_options *o, const bw_model_info *info, bool ne
         return false;
     }
     if (o->setup.draft > 0 && !info->has_mtp) {
-        bw_terminal_fail("--draft: given %d, but %s cannot draft: %s; expected auto or off", o->setup.draft, info->path, info->mtp_note);
+        bw_terminal_fail("--draft: given %d, expected auto or off: %s", o->setup.draft, info->mtp_note);
         return false;
     }
     if (!info->has_mtp)
-        bw_terminal_note("%s: no drafts: %s", info->path, info->mtp_note);
+        bw_terminal_note("%s", info->mtp_note);
     return true;
 }
 
