@@ -2,7 +2,7 @@
 """NumPy reference of the Qwen3.5/3.6 text model and its MTP head.
 
 Written from the formulas of docs/model.md (section numbers below are its sections). Plain and slow:
-every formula stands where the spec has it, nothing is fused. Everything is computed in float32
+every formula stands where that page has it, nothing is fused. Everything is computed in float32
 (default) or float64; weights may be F32, F16 or BF16 on disk.
 
     qwen_ref.py logits   FOLDER --ids 1,2,3 --out x.npy [--chunk N] [--dtype float64]
@@ -541,7 +541,7 @@ def write_checkpoint(folder, raw, tensors, dtype="bf16", f32_names=("A_log", "li
     return total
 
 
-# ---------------------------------------------------------------- self-test: section 10.2 and 3.6
+# ---------------------------------------------------------------- self-test: sections 6 and 3.6
 
 def selftest():
     f = np.float64
