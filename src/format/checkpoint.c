@@ -1,0 +1,357 @@
+/* checkpoint.c - opens a checkpoint whatever its container, keeps what the containers found and
+ * lends it out. Decides which container it is and that names are unique; never looks inside one. */
+#include "format/checkpoint.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "format/checkpoint_parts.h"
+
+struct bw_name_block {
+    bw_name_block *next;
+    char text[];
+};
+
+/* ---- parts --------------------------------------------------------------------------------------- */
+
+/* Makes room for one more element; doubles. */
+static bool grow(void *array_of_elements, int n, int *room, size_t size)
+{
+    void **array = array_of_elements;
+    if (n < *room)
+        return true;
+    int more = *room ? *room * 2 : 64;
+    void *grown = bw_mem_realloc(*array, (size_t)more * size, BW_MEM_MISC);
+    if (!grown)
+        return false;
+    *array = grown;
+    *room = more;
+    return true;
+}
+
+bw_status bw_parts_add_file(bw_checkpoint *c, const char *path, int *index, bw_error *err)
+{
+    if (c->n_files == BW_MAX_FILES)
+        return bw_fail(err, BW_E_LIMIT, "%s: more than %d weight files", c->path, BW_MAX_FILES);
+    if (!grow(&c->files, c->n_files, &c->files_room, sizeof *c->files))
+        return bw_fail_memory(err, path, sizeof *c->files);
+    bw_file *f = &c->files[c->n_files];
+    bw_status st = bw_map_open(&f->map, path, err);
+    if (st)
+        return st;
+    f->path = bw_mem_strdup(path);
+    if (!f->path) {
+        bw_map_close(&f->map);
+        return bw_fail_memory(err, path, strlen(path) + 1);
+    }
+    *index = c->n_files++;
+    return BW_OK;
+}
+
+bw_status bw_parts_add_tensor(bw_checkpoint *c, const bw_tensor *tensor, bw_error *err)
+{
+    if (c->n_tensors == BW_MAX_TENSORS)
+        return bw_fail(err, BW_E_LIMIT, "%s: more than %d tensors; no model of this family has so many", c->path, BW_MAX_TENSORS);
+    if (!grow(&c->tensors, c->n_tensors, &c->tensors_room, sizeof *c->tensors))
+        return bw_fail_memory(err, c->path, (size_t)c->tensors_room * 2 * sizeof *c->tensors);
+    c->tensors[c->n_tensors++] = *tensor;
+    return BW_OK;
+}
+
+bw_status bw_parts_add_value(bw_checkpoint *c, const bw_gguf_value *value, bw_error *err)
+{
+    if (c->n_values == BW_MAX_VALUES)
+        return bw_fail(err, BW_E_LIMIT, "%s: more than %d metadata keys", c->path, BW_MAX_VALUES);
+    if (!grow(&c->values, c->n_values, &c->values_room, sizeof *c->values))
+        return bw_fail_memory(err, c->path, (size_t)c->values_room * 2 * sizeof *c->values);
+    c->values[c->n_values++] = *value;
+    return BW_OK;
+}
+
+char *bw_parts_names(bw_checkpoint *c, size_t bytes)
+{
+    bw_name_block *block = bw_mem_alloc(sizeof *block + bytes, BW_MEM_MISC);
+    if (!block)
+        return NULL;
+    block->next = c->names;
+    c->names = block;
+    return block->text;
+}
+
+static bool starts_with(const unsigned char *data, uint64_t bytes, const char *text)
+{
+    size_t n = strlen(text);
+    return bytes >= n && memcmp(data, text, n) == 0;
+}
+
+bw_status bw_check_impostor(const char *path, const unsigned char *data, uint64_t bytes, bw_error *err)
+{
+    static const char *const pages[] = { "<!DOCTYPE", "<!doctype", "<html", "<HTML", "<?xml", "{\"error\"",
+                                         "Entry not found", "Access to model", "Invalid username" };
+    if (bytes == 0)
+        return bw_fail(err, BW_E_FORMAT, "%s: the file is empty: download it again", path);
+    if (starts_with(data, bytes, "version https://git-lfs"))
+        return bw_fail(err, BW_E_FORMAT, "%s: this is a git-lfs pointer of %" PRIu64 " bytes, not the file itself: run `git lfs pull` in its folder",
+                       path, bytes);
+    for (size_t i = 0; i < BW_COUNT(pages); i++)
+        if (starts_with(data, bytes, pages[i])) {
+            int n = 0; /* the first line, as far as it can be shown */
+            while (n < 100 && (uint64_t)n < bytes && data[n] >= 0x20 && data[n] < 0x7F)
+                n++;
+            return bw_fail(err, BW_E_FORMAT, "%s: an error page was saved instead of the file (\"%.*s\"): download it again",
+                           path, n, (const char *)data);
+        }
+    return BW_OK;
+}
+
+bw_status bw_check_unfinished(const char *path, bw_error *err)
+{
+    static const char *const suffixes[] = { ".aria2", ".incomplete", ".part", ".crdownload" };
+    for (size_t i = 0; i < BW_COUNT(suffixes); i++) {
+        char beside[4096];
+        if (snprintf(beside, sizeof beside, "%s%s", path, suffixes[i]) < (int)sizeof beside && access(beside, F_OK) == 0)
+            return bw_fail(err, BW_E_FORMAT, "%s: the download is unfinished, %s lies beside it: let it finish, or remove both and download again",
+                           path, suffixes[i]);
+    }
+    return BW_OK;
+}
+
+bool bw_utf8_is_valid(const unsigned char *p, uint64_t n)
+{
+    for (uint64_t i = 0; i < n;) {
+        unsigned c = p[i++];
+        if (c < 0x80)
+            continue;
+        int more = c >= 0xC2 && c < 0xE0 ? 1 : c >= 0xE0 && c < 0xF0 ? 2 : c >= 0xF0 && c < 0xF5 ? 3 : 0;
+        if (!more || n - i < (uint64_t)more)
+            return false;
+        unsigned low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
+        if (p[i] < low || p[i] > high) /* no overlong form, no surrogate, nothing above U+10FFFF */
+            return false;
+        for (int k = 1; k < more; k++)
+            if ((p[i + (uint64_t)k] & 0xC0) != 0x80)
+                return false;
+        i += (uint64_t)more;
+    }
+    return true;
+}
+
+const char *bw_shape_text(char *text, size_t size, const uint64_t *shape, int n_dims)
+{
+    size_t at = (size_t)snprintf(text, size, "[");
+    for (int i = 0; i < n_dims && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%" PRIu64, i ? ", " : "", shape[i]);
+    if (at < size)
+        snprintf(text + at, size - at, "]");
+    return text;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const bw_tensor *)a)->name, ((const bw_tensor *)b)->name);
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const bw_gguf_value *)a)->key, ((const bw_gguf_value *)b)->key);
+}
+
+/* Sorts, so that lookups are quick and a name that stands twice has its twin beside it. */
+static bw_status finish(bw_checkpoint *c, bw_error *err)
+{
+    if (c->n_tensors)
+        qsort(c->tensors, (size_t)c->n_tensors, sizeof *c->tensors, by_name);
+    if (c->n_values)
+        qsort(c->values, (size_t)c->n_values, sizeof *c->values, by_key);
+    for (int i = 1; i < c->n_tensors; i++) {
+        const bw_tensor *a = &c->tensors[i - 1], *b = &c->tensors[i];
+        if (strcmp(a->name, b->name) != 0)
+            continue;
+        if (a->file == b->file)
+            return bw_fail(err, BW_E_FORMAT, "%s: tensor %s stands in the header twice: two readers would see two models",
+                           c->files[a->file].path, a->name);
+        return bw_fail(err, BW_E_FORMAT, "tensor %s is in %s and in %s: remove the file that does not belong to the model",
+                       a->name, c->files[a->file].path, c->files[b->file].path);
+    }
+    for (int i = 1; i < c->n_values; i++)
+        if (strcmp(c->values[i - 1].key, c->values[i].key) == 0)
+            return bw_fail(err, BW_E_FORMAT, "%s: the metadata key %s stands there twice", c->path, c->values[i].key);
+    return BW_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Which container, by what is there: a folder, or a file that begins as GGUF does. */
+static bw_status open_container(bw_checkpoint *c, bw_error *err)
+{
+    struct stat info;
+    if (stat(c->path, &info) != 0)
+        return bw_fail(err, BW_E_IO, "%s: cannot open: %s; a Hugging Face folder or a GGUF file is expected", c->path, strerror(errno));
+    if (S_ISDIR(info.st_mode)) {
+        c->container = BW_CONTAINER_HF;
+        c->folder = bw_mem_strdup(c->path);
+        return c->folder ? bw_hf_folder_open(c, err) : bw_fail_memory(err, c->path, strlen(c->path) + 1);
+    }
+    if (ends_with(c->path, ".safetensors") || ends_with(c->path, ".json"))
+        return bw_fail(err, BW_E_ARGUMENT, "%s: give the folder that holds the model instead of one of its files", c->path);
+    c->container = BW_CONTAINER_GGUF;
+    return bw_gguf_open(c, err);
+}
+
+bw_status bw_checkpoint_open(bw_checkpoint **out, const char *path, bw_error *err)
+{
+    *out = NULL;
+    bw_checkpoint *c = bw_mem_zalloc(1, sizeof *c, BW_MEM_MISC);
+    if (!c)
+        return bw_fail_memory(err, path, sizeof *c);
+    bw_status st;
+    c->path = bw_mem_strdup(path);
+    if (!c->path)
+        st = bw_fail_memory(err, path, strlen(path) + 1);
+    else if (!(st = open_container(c, err)))
+        st = finish(c, err);
+    if (st) {
+        bw_checkpoint_close(c);
+        return st;
+    }
+    *out = c;
+    return BW_OK;
+}
+
+void bw_checkpoint_close(bw_checkpoint *c)
+{
+    if (!c)
+        return;
+    for (int i = 0; i < c->n_files; i++) {
+        bw_map_close(&c->files[i].map);
+        bw_mem_free(c->files[i].path);
+    }
+    for (bw_name_block *block = c->names, *next; block; block = next) {
+        next = block->next;
+        bw_mem_free(block);
+    }
+    bw_mem_free(c->files);
+    bw_mem_free(c->tensors);
+    bw_mem_free(c->values);
+    bw_mem_free(c->folder);
+    bw_mem_free(c->path);
+    bw_mem_free(c);
+}
+
+/* ---- lending ------------------------------------------------------------------------------------- */
+
+bw_container bw_checkpoint_container(const bw_checkpoint *c)
+{
+    return c->container;
+}
+
+const char *bw_checkpoint_path(const bw_checkpoint *c)
+{
+    return c->path;
+}
+
+int bw_checkpoint_n_files(const bw_checkpoint *c)
+{
+    return c->n_files;
+}
+
+const char *bw_checkpoint_file_path(const bw_checkpoint *c, int file)
+{
+    return c->files[file].path;
+}
+
+const bw_map *bw_checkpoint_file_map(const bw_checkpoint *c, int file)
+{
+    return &c->files[file].map;
+}
+
+uint64_t bw_checkpoint_bytes(const bw_checkpoint *c)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < c->n_files; i++)
+        bytes += c->files[i].map.bytes;
+    return bytes;
+}
+
+void bw_checkpoint_will_need(const bw_checkpoint *c)
+{
+    for (int i = 0; i < c->n_files; i++)
+        bw_map_will_need(&c->files[i].map);
+}
+
+int bw_checkpoint_n_tensors(const bw_checkpoint *c)
+{
+    return c->n_tensors;
+}
+
+const bw_tensor *bw_checkpoint_tensor_at(const bw_checkpoint *c, int i)
+{
+    return &c->tensors[i];
+}
+
+const bw_tensor *bw_checkpoint_tensor(const bw_checkpoint *c, const char *name)
+{
+    const bw_tensor wanted = { .name = name };
+    return c->n_tensors ? bsearch(&wanted, c->tensors, (size_t)c->n_tensors, sizeof wanted, by_name) : NULL;
+}
+
+int bw_checkpoint_n_values(const bw_checkpoint *c)
+{
+    return c->n_values;
+}
+
+const bw_gguf_value *bw_checkpoint_value_at(const bw_checkpoint *c, int i)
+{
+    return &c->values[i];
+}
+
+const bw_gguf_value *bw_checkpoint_value(const bw_checkpoint *c, const char *key)
+{
+    const bw_gguf_value wanted = { .key = key };
+    return c->n_values ? bsearch(&wanted, c->values, (size_t)c->n_values, sizeof wanted, by_key) : NULL;
+}
+
+bw_status bw_checkpoint_file(const bw_checkpoint *c, const char *name, bw_map *map, bool *found, bw_error *err)
+{
+    char path[4096];
+    *map = (bw_map){ 0 };
+    *found = false;
+    if (!c->folder)
+        return BW_OK;
+    if (snprintf(path, sizeof path, "%s/%s", c->folder, name) >= (int)sizeof path)
+        return bw_fail(err, BW_E_ARGUMENT, "%s/%s: the path is too long", c->folder, name);
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return BW_OK;
+    bw_status st = bw_map_open(map, path, err);
+    if (!st && (st = bw_check_impostor(path, map->data, map->bytes, err)))
+        bw_map_close(map);
+    *found = !st;
+    return st;
+}
+
+bw_status bw_checkpoint_json(const bw_checkpoint *c, const char *name, struct json_object **out, bw_error *err)
+{
+    bw_map map;
+    bool found;
+    *out = NULL;
+    bw_status st = bw_checkpoint_file(c, name, &map, &found, err);
+    if (st || !found)
+        return st;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", c->folder, name);
+    st = bw_json_read(path, map.data, map.bytes, out, err);
+    bw_map_close(&map);
+    return st;
+}
