@@ -196,9 +196,10 @@ typedef struct bw_sample_args {
     int max_top;
 } bw_sample_args;
 
-/* For every span with sample = 1: let r0 be the row of its first logit, s[i] the token sampled for
- * its i-th logit. a = the largest number such that s[i] equals the timeline's token after row r0 + i
- * for all i < a (a < n_logits). Then writes s[a] into the timeline after row r0 + a,
+/* For every span with sample = 1: let r0 be the row of its first logit, or its last final row if that
+ * comes later (an evaluation wants logits of prompt rows too), and s[i] the token sampled for row
+ * r0 + i. a = the largest number such that s[i] equals the timeline's token after row r0 + i for all
+ * i < a (r0 + a is a row of the span). Then writes s[a] into the timeline after row r0 + a,
  * seqs->accepted[slot] = a, n_accepted[span] = a. For the other spans: accepted[slot] = 0,
  * n_accepted[span] = 0.
  * Then, for i < n_draft_spans with span index s = draft_spans[i]: draft_index[i] = the batch row of

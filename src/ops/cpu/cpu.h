@@ -35,6 +35,10 @@ typedef struct bw_cpu_kernels {
     void (*silu_mul)(float *out, const float *gate, const float *up, int n);
 
     /* --- attention: one query head of one row is row-invariant and independent of the others --- */
+    /* One head: out = rms_norm(x) * w, then dims j and j + n_pairs turned by cosine[j], sine[j]. */
+    void (*norm_rope)(float *out, const float *x, const float *w, int d, float eps, const float *cosine,
+                      const float *sine, int n_pairs);
+    void (*store_f16)(uint16_t *out, const float *x, int n); /* round to nearest even */
     /* out[h] (h < n_heads, one KV group) = softmax(q[h] . K / sqrt(d)) V over positions 0 .. n_pos - 1
      * whose pages are pages[0 ..]; KV head kv_head. Positions in order, page by page. scratch:
      * attn_scratch_bytes. */
@@ -46,18 +50,26 @@ typedef struct bw_cpu_kernels {
 
     /* --- delta rule: one tile of 16 value columns of one head through n rows ---
      * S [d_k, 16]; row i: k[i], q[i] [d_k] at stride k_stride, v[i] [16] at stride v_stride, g[i],
-     * beta[i] at stride h_stride. y[i] [16] at y_stride; y NULL: outputs not wanted. */
+     * beta[i] at stride h_stride; g is the factor of the state. y[i] [16] at y_stride; y NULL: outputs
+     * not wanted. */
     void (*delta_rows)(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
                        size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride);
-    /* out[c] = silu(sum_i w[c][i] * x[i][c]), c in first .. first + n: x is `width` row pointers */
+    /* out[j] = silu(sum_i w[c][i] * x[i][c]), c = first + j, j < n: x is `width` row pointers */
     void (*conv_silu)(float *out, const float *const *x, const float *w, int width, int first, int n);
     /* out = rms_norm(y) * w * silu(z), one head of d values */
     void (*gated_norm)(float *out, const float *y, const float *w, const float *z, int d, float eps);
+    /* x *= scale / sqrt(sum x^2 + 1e-6) */
+    void (*l2_norm)(float *x, int d, float scale);
+
+    /* --- sampling --- */
+    int (*argmax)(const float *x, int n); /* ties: the lower index; NaN never; -1: all are NaN */
+    /* sum of exp((x[i] - max) / temperature), x[i] <= max; NaN counts as 0 */
+    double (*sum_exp)(const float *x, int n, float max, float temperature);
 } bw_cpu_kernels;
 
 /* Weakest first; a fill function overwrites only what it improves, so no entry is empty. */
 void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k);    /* matmul_ref.c: the first group above */
-void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention and delta rule */
+void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention, delta rule, sampling */
 void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c */
 void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
 void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
