@@ -1,0 +1,422 @@
+/* mixer_avx2.c - attention, delta rule and sampling kernels with AVX2, FMA and F16C.
+ *
+ * Sums run in fixed lanes and a fixed order that depends on sizes alone, and every element of an
+ * elementwise kernel is computed the same way wherever it stands: tails are masked, never scalar.
+ * Any thread; owns nothing. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "ops/cpu/cpu.h"
+
+#define UNROLLED _Pragma("GCC unroll 8")
+
+/* The first `left` lanes, all 8 when there are as many. */
+static inline __m256i lanes(int left)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline __m256 load(const float *x, int left)
+{
+    return left >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, lanes(left));
+}
+
+static inline void store(float *x, int left, __m256 v)
+{
+    if (left >= 8)
+        _mm256_storeu_ps(x, v);
+    else
+        _mm256_maskstore_ps(x, lanes(left), v);
+}
+
+static inline float add_lanes(__m256 x)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+static inline float max_lanes(__m256 x)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+static inline __m256 power_of_2(__m256i n)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
+/* e^x = 2^n e^r, |r| <= ln 2 / 2, with the polynomial of Cephes' expf: relative error below 2e-7,
+ * subnormal results included (2^n in two factors); 0 and infinity beyond the range, NaN stays NaN. */
+static inline __m256 exp8(__m256 x)
+{
+    x = _mm256_max_ps(_mm256_set1_ps(-105.0f), x); /* the second operand comes back for NaN */
+    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
+    const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(p, power_of_2(half)), power_of_2(_mm256_sub_epi32(whole, half)));
+}
+
+static inline __m256 sigmoid8(__m256 x)
+{
+    __m256 one = _mm256_set1_ps(1.0f);
+    return _mm256_div_ps(one, _mm256_add_ps(one, exp8(_mm256_sub_ps(_mm256_setzero_ps(), x))));
+}
+
+static inline __m256 silu8(__m256 x)
+{
+    return _mm256_mul_ps(x, sigmoid8(x));
+}
+
+static float sum_squares(const float *x, int d)
+{
+    __m256 even = _mm256_setzero_ps(), odd = even;
+    int i = 0;
+    for (; i + 8 < d; i += 16) {
+        __m256 a = _mm256_loadu_ps(x + i), b = load(x + i + 8, d - i - 8);
+        even = _mm256_fmadd_ps(a, a, even);
+        odd = _mm256_fmadd_ps(b, b, odd);
+    }
+    if (i < d) {
+        __m256 a = load(x + i, d - i);
+        even = _mm256_fmadd_ps(a, a, even);
+    }
+    return add_lanes(_mm256_add_ps(even, odd));
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static void norm_rope(float *out, const float *x, const float *w, int d, float eps, const float *cosine,
+                      const float *sine, int n_pairs)
+{
+    const __m256 scale = _mm256_set1_ps(1 / sqrtf(sum_squares(x, d) / (float)d + eps));
+    for (int i = 0; i < d; i += 8)
+        store(out + i, d - i, _mm256_mul_ps(_mm256_mul_ps(load(x + i, d - i), scale), load(w + i, d - i)));
+    for (int j = 0; j < n_pairs; j += 8) {
+        const int left = n_pairs - j;
+        __m256 a = load(out + j, left), b = load(out + j + n_pairs, left);
+        __m256 c = load(cosine + j, left), s = load(sine + j, left);
+        store(out + j, left, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        store(out + j + n_pairs, left, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+    }
+}
+
+static void store_f16(uint16_t *out, const float *x, int n)
+{
+    for (int i = 0; i < n; i += 8) {
+        __m128i h = _mm256_cvtps_ph(load(x + i, n - i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        if (n - i >= 8)
+            _mm_storeu_si128((__m128i *)(void *)(out + i), h);
+        else
+            memcpy(out + i, &h, (size_t)(n - i) * sizeof *out);
+    }
+}
+
+static inline __m256 load_kv(const void *base, bool f16, size_t at, int left)
+{
+    if (!f16)
+        return load((const float *)base + at, left);
+    const uint16_t *from = (const uint16_t *)base + at;
+    __m128i h = _mm_setzero_si128();
+    if (left >= 8)
+        h = _mm_loadu_si128((const __m128i *)(const void *)from);
+    else if (left > 0)
+        memcpy(&h, from, (size_t)left * sizeof *from);
+    return _mm256_cvtph_ps(h);
+}
+
+/* Per head: scores of a page, then probabilities; largest score and sum so far; factor of the old. */
+static size_t attn_scratch_bytes(int n_heads, int d)
+{
+    (void)d;
+    return (size_t)n_heads * (BW_PAGE + 3) * sizeof(float);
+}
+
+/* s[h][p] = scale q[h] . k[p] for one or two heads and all n positions of a page; k, its first key,
+ * is at `at`. Four positions at a time; beyond n the last one is read again and its score not used. */
+static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d, float scale,
+                                                             const void *keys, bool f16, size_t at, int n)
+{
+    for (int p = 0; p < n; p += 4) {
+        __m256 acc[2][4];
+        size_t row[4];
+        UNROLLED for (int j = 0; j < 4; j++) {
+            row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+            UNROLLED for (int h = 0; h < n_heads; h++)
+                acc[h][j] = _mm256_setzero_ps();
+        }
+        for (int i = 0; i < d; i += 8) {
+            __m256 k[4];
+            UNROLLED for (int j = 0; j < 4; j++)
+                k[j] = load_kv(keys, f16, row[j] + (size_t)i, d - i);
+            UNROLLED for (int h = 0; h < n_heads; h++) {
+                __m256 x = load(q + (size_t)h * (size_t)d + i, d - i);
+                UNROLLED for (int j = 0; j < 4; j++)
+                    acc[h][j] = _mm256_fmadd_ps(x, k[j], acc[h][j]);
+            }
+        }
+        UNROLLED for (int h = 0; h < n_heads; h++)
+            UNROLLED for (int j = 0; j < 4; j++)
+                s[h * BW_PAGE + p + j] = scale * add_lanes(acc[h][j]);
+    }
+}
+
+/* Scores to weights e^(s - max), 0 beyond n; moves max and sum on, *keep is the factor of the old. */
+static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
+{
+    __m256 x[8], largest = _mm256_set1_ps(-INFINITY), total = _mm256_setzero_ps();
+    for (int i = 0; i < 8; i++) {
+        __m256i used = lanes(n - 8 * i);
+        x[i] = _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_maskload_ps(s + 8 * i, used), _mm256_castsi256_ps(used));
+        largest = _mm256_max_ps(largest, x[i]);
+    }
+    const float next = fmaxf(*max, max_lanes(largest));
+    for (int i = 0; i < 8; i++) {
+        __m256 e = exp8(_mm256_sub_ps(x[i], _mm256_set1_ps(next)));
+        e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes(n - 8 * i)));
+        total = _mm256_add_ps(total, e);
+        _mm256_storeu_ps(s + 8 * i, e);
+    }
+    *keep = _mm256_cvtss_f32(exp8(_mm256_set1_ps(*max - next)));
+    *sum = *sum * *keep + add_lanes(total);
+    *max = next;
+}
+
+/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p] */
+static inline __attribute__((always_inline)) void add_page(float *out, const float *s, const float *keep, int n_heads,
+                                                           int d, const void *values, bool f16, size_t at, int n)
+{
+    for (int i = 0; i < d; i += 32) {
+        __m256 acc[2][4];
+        UNROLLED for (int h = 0; h < n_heads; h++)
+            UNROLLED for (int c = 0; c < 4; c++) {
+                const int from = i + 8 * c;
+                acc[h][c] = _mm256_setzero_ps();
+                if (from < d)
+                    acc[h][c] = _mm256_mul_ps(_mm256_set1_ps(keep[h]), load(out + (size_t)h * (size_t)d + from, d - from));
+            }
+        for (int p = 0; p < n; p++) {
+            const size_t row = at + (size_t)p * (size_t)d + (size_t)i;
+            UNROLLED for (int c = 0; c < 4; c++) {
+                if (i + 8 * c >= d)
+                    break;
+                const __m256 v = load_kv(values, f16, row + 8 * (size_t)c, d - i - 8 * c);
+                UNROLLED for (int h = 0; h < n_heads; h++)
+                    acc[h][c] = _mm256_fmadd_ps(_mm256_set1_ps(s[h * BW_PAGE + p]), v, acc[h][c]);
+            }
+        }
+        UNROLLED for (int h = 0; h < n_heads; h++)
+            UNROLLED for (int c = 0; c < 4; c++)
+                if (i + 8 * c < d)
+                    store(out + (size_t)h * (size_t)d + i + 8 * c, d - i - 8 * c, acc[h][c]);
+    }
+}
+
+static inline __attribute__((always_inline)) void attend_page(float *out, const float *q, int n_heads, int d,
+                                                              float scale, const bw_kv_layer *kv, bool f16, size_t at,
+                                                              int n, float *s, float *max, float *sum, float *keep)
+{
+    score_page(s, q, n_heads, d, scale, kv->k, f16, at, n);
+    for (int h = 0; h < n_heads; h++)
+        weigh_page(s + h * BW_PAGE, n, &max[h], &sum[h], &keep[h]);
+    add_page(out, s, keep, n_heads, d, kv->v, f16, at, n);
+}
+
+/* Two heads share a key once it is in registers; whether they do does not change a head's bits. */
+static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_heads, int d,
+                                                            const bw_kv_layer *kv, bool f16, int n_kv_heads,
+                                                            int kv_head, const int32_t *pages, int n_pos, float *s)
+{
+    const float scale = 1 / sqrtf((float)d);
+    float *max = s + (size_t)n_heads * BW_PAGE, *sum = max + n_heads, *keep = sum + n_heads;
+    for (int h = 0; h < n_heads; h++)
+        max[h] = -INFINITY, sum[h] = 0;
+    memset(out, 0, (size_t)n_heads * (size_t)d * sizeof *out);
+    for (int first = 0; first < n_pos; first += BW_PAGE) {
+        const int n = n_pos - first < BW_PAGE ? n_pos - first : BW_PAGE;
+        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
+        for (int h = 0; h < n_heads; h += 2) {
+            float *o = out + (size_t)h * (size_t)d, *sh = s + (size_t)h * BW_PAGE;
+            const float *x = q + (size_t)h * (size_t)d;
+            if (h + 1 < n_heads)
+                attend_page(o, x, 2, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h);
+            else
+                attend_page(o, x, 1, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h);
+        }
+    }
+    for (int h = 0; h < n_heads; h++)
+        for (int i = 0; i < d; i += 8) {
+            float *o = out + (size_t)h * (size_t)d + i;
+            store(o, d - i, _mm256_div_ps(load(o, d - i), _mm256_set1_ps(sum[h])));
+        }
+}
+
+static void attend(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
+                   const int32_t *pages, int n_pos, void *scratch)
+{
+    if (kv->codec == BW_CODEC_F16)
+        attend_as(out, q, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
+    else
+        attend_as(out, q, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
+}
+
+static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
+{
+    for (int i = 0; i < n; i += 8)
+        store(out + i, n - i, _mm256_mul_ps(load(x + i, n - i), sigmoid8(load(gate + i, n - i))));
+}
+
+/* ---- delta rule ------------------------------------------------------------------------------ */
+
+typedef struct columns {
+    __m256 low, high; /* of a tile of 16 */
+} columns;
+
+/* S^T k of the 16 columns, rows of S in four interleaved sums. */
+static inline columns columns_dot(const float *S, const float *k, int d_k)
+{
+    __m256 low[4], high[4];
+    UNROLLED for (int j = 0; j < 4; j++)
+        low[j] = high[j] = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 4 <= d_k; i += 4, S += 4 * BW_GDN_TILE)
+        UNROLLED for (int j = 0; j < 4; j++) {
+            const __m256 x = _mm256_set1_ps(k[i + j]);
+            low[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + j * BW_GDN_TILE), low[j]);
+            high[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + j * BW_GDN_TILE + 8), high[j]);
+        }
+    for (; i < d_k; i++, S += BW_GDN_TILE) {
+        const __m256 x = _mm256_set1_ps(k[i]);
+        low[0] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S), low[0]);
+        high[0] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + 8), high[0]);
+    }
+    return (columns){ _mm256_add_ps(_mm256_add_ps(low[0], low[1]), _mm256_add_ps(low[2], low[3])),
+                      _mm256_add_ps(_mm256_add_ps(high[0], high[1]), _mm256_add_ps(high[2], high[3])) };
+}
+
+static inline __m256 delta_of(__m256 v, __m256 decay, __m256 beta, __m256 dot)
+{
+    return _mm256_mul_ps(beta, _mm256_sub_ps(v, _mm256_mul_ps(decay, dot)));
+}
+
+/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
+static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
+                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
+{
+    for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
+        const __m256 decay = _mm256_set1_ps(*g), b = _mm256_set1_ps(*beta);
+        const columns dot = columns_dot(S, k, d_k);
+        const __m256 low = delta_of(_mm256_loadu_ps(v), decay, b, dot.low);
+        const __m256 high = delta_of(_mm256_loadu_ps(v + 8), decay, b, dot.high);
+        for (int i = 0; i < d_k; i++) {
+            float *row = S + (size_t)i * BW_GDN_TILE;
+            const __m256 x = _mm256_set1_ps(k[i]);
+            _mm256_storeu_ps(row, _mm256_fmadd_ps(x, low, _mm256_mul_ps(decay, _mm256_loadu_ps(row))));
+            _mm256_storeu_ps(row + 8, _mm256_fmadd_ps(x, high, _mm256_mul_ps(decay, _mm256_loadu_ps(row + 8))));
+        }
+        if (y) {
+            const columns out = columns_dot(S, q, d_k);
+            _mm256_storeu_ps(y + (size_t)r * y_stride, out.low);
+            _mm256_storeu_ps(y + (size_t)r * y_stride + 8, out.high);
+        }
+    }
+}
+
+static void conv_silu(float *out, const float *const *x, const float *w, int width, int first, int n)
+{
+    const __m256i at = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(width));
+    for (int j = 0; j < n; j += 8) {
+        const __m256 m = _mm256_castsi256_ps(lanes(n - j));
+        const float *wj = w + (size_t)(first + j) * (size_t)width;
+        __m256 sum = _mm256_setzero_ps();
+        for (int i = 0; i < width; i++) {
+            __m256 weight = _mm256_mask_i32gather_ps(_mm256_setzero_ps(), wj + i, at, m, 4);
+            sum = _mm256_fmadd_ps(weight, load(x[i] + first + j, n - j), sum);
+        }
+        store(out + j, n - j, silu8(sum));
+    }
+}
+
+static void gated_norm(float *out, const float *y, const float *w, const float *z, int d, float eps)
+{
+    const __m256 scale = _mm256_set1_ps(1 / sqrtf(sum_squares(y, d) / (float)d + eps));
+    for (int i = 0; i < d; i += 8) {
+        __m256 normed = _mm256_mul_ps(_mm256_mul_ps(load(y + i, d - i), scale), load(w + i, d - i));
+        store(out + i, d - i, _mm256_mul_ps(normed, silu8(load(z + i, d - i))));
+    }
+}
+
+static void l2_norm(float *x, int d, float scale)
+{
+    const __m256 factor = _mm256_set1_ps(scale / sqrtf(sum_squares(x, d) + 1e-6f));
+    for (int i = 0; i < d; i += 8)
+        store(x + i, d - i, _mm256_mul_ps(load(x + i, d - i), factor));
+}
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+/* The element, -inf in lanes past the end. */
+static inline __m256 load_or_none(const float *x, int left)
+{
+    if (left >= 8)
+        return _mm256_loadu_ps(x);
+    __m256i used = lanes(left);
+    return _mm256_blendv_ps(_mm256_set1_ps(-INFINITY), _mm256_maskload_ps(x, used), _mm256_castsi256_ps(used));
+}
+
+static int argmax(const float *x, int n)
+{
+    __m256 largest = _mm256_set1_ps(-INFINITY);
+    for (int i = 0; i < n; i += 8) /* max gives its second operand when the first is NaN */
+        largest = _mm256_max_ps(load_or_none(x + i, n - i), largest);
+    const __m256 max = _mm256_set1_ps(max_lanes(largest));
+    for (int i = 0; i < n; i += 8) {
+        __m256 equal = _mm256_cmp_ps(load(x + i, n - i), max, _CMP_EQ_OQ);
+        unsigned bits = (unsigned)_mm256_movemask_ps(equal) & (n - i >= 8 ? 0xFFu : (1u << (n - i)) - 1);
+        if (bits)
+            return i + __builtin_ctz(bits);
+    }
+    return -1; /* nothing equals even -inf: all are NaN */
+}
+
+static double sum_exp(const float *x, int n, float max, float temperature)
+{
+    double sum = 0;
+    for (int first = 0; first < n; first += 256) { /* f32 sums stay short */
+        __m256 part = _mm256_setzero_ps();
+        for (int i = first; i < n && i < first + 256; i += 8) {
+            const __m256 v = load_or_none(x + i, n - i);
+            const __m256 e = exp8(_mm256_div_ps(_mm256_sub_ps(v, _mm256_set1_ps(max)), _mm256_set1_ps(temperature)));
+            part = _mm256_add_ps(part, _mm256_and_ps(e, _mm256_cmp_ps(v, v, _CMP_ORD_Q)));
+        }
+        sum += add_lanes(part);
+    }
+    return sum;
+}
+
+void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k)
+{
+    k->norm_rope = norm_rope;
+    k->store_f16 = store_f16;
+    k->attend = attend;
+    k->attn_scratch_bytes = attn_scratch_bytes;
+    k->sigmoid_mul = sigmoid_mul;
+    k->delta_rows = delta_rows;
+    k->conv_silu = conv_silu;
+    k->gated_norm = gated_norm;
+    k->l2_norm = l2_norm;
+    k->argmax = argmax;
+    k->sum_exp = sum_exp;
+}

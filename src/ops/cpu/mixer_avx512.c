@@ -1,0 +1,358 @@
+/* mixer_avx512.c - attention, delta rule and sampling kernels with AVX-512 (F, BW, DQ, VL).
+ *
+ * Sums run in fixed lanes and a fixed order that depends on sizes alone, and every element of an
+ * elementwise kernel is computed the same way wherever it stands: tails are masked, never scalar.
+ * Any thread; owns nothing. */
+#include <immintrin.h>
+#include <math.h>
+
+#include "ops/cpu/cpu.h"
+
+#define UNROLLED _Pragma("GCC unroll 8")
+
+/* The first `left` lanes, all 16 when there are as many. */
+static inline __mmask16 lanes(int left)
+{
+    return left >= 16 ? 0xFFFF : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
+}
+
+static inline __m512 load(const float *x, __mmask16 m)
+{
+    return _mm512_maskz_loadu_ps(m, x);
+}
+
+/* e^x = 2^n e^r, |r| <= ln 2 / 2, with the polynomial of Cephes' expf: relative error below 2e-7,
+ * subnormal results included; 0 and infinity beyond the range, NaN stays NaN. */
+static inline __m512 exp16(__m512 x)
+{
+    x = _mm512_max_ps(_mm512_set1_ps(-105.0f), x); /* the second operand comes back for NaN */
+    x = _mm512_min_ps(_mm512_set1_ps(89.0f), x);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(_mm512_mul_ps(r, r), p, _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+static inline __m512 sigmoid16(__m512 x)
+{
+    __m512 one = _mm512_set1_ps(1.0f);
+    return _mm512_div_ps(one, _mm512_add_ps(one, exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+static inline __m512 silu16(__m512 x)
+{
+    return _mm512_mul_ps(x, sigmoid16(x));
+}
+
+static float sum_squares(const float *x, int d)
+{
+    __m512 even = _mm512_setzero_ps(), odd = even;
+    for (int i = 0; i < d; i += 32) {
+        __m512 a = load(x + i, lanes(d - i)), b = load(x + i + 16, lanes(d - i - 16));
+        even = _mm512_fmadd_ps(a, a, even);
+        odd = _mm512_fmadd_ps(b, b, odd);
+    }
+    return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+}
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+static void norm_rope(float *out, const float *x, const float *w, int d, float eps, const float *cosine,
+                      const float *sine, int n_pairs)
+{
+    const __m512 scale = _mm512_set1_ps(1 / sqrtf(sum_squares(x, d) / (float)d + eps));
+    for (int i = 0; i < d; i += 16) {
+        __mmask16 m = lanes(d - i);
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(_mm512_mul_ps(load(x + i, m), scale), load(w + i, m)));
+    }
+    for (int j = 0; j < n_pairs; j += 16) {
+        __mmask16 m = lanes(n_pairs - j);
+        __m512 a = load(out + j, m), b = load(out + j + n_pairs, m), c = load(cosine + j, m), s = load(sine + j, m);
+        _mm512_mask_storeu_ps(out + j, m, _mm512_fmsub_ps(a, c, _mm512_mul_ps(b, s)));
+        _mm512_mask_storeu_ps(out + j + n_pairs, m, _mm512_fmadd_ps(b, c, _mm512_mul_ps(a, s)));
+    }
+}
+
+static void store_f16(uint16_t *out, const float *x, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 m = lanes(n - i);
+        _mm256_mask_storeu_epi16(out + i, m, _mm512_cvtps_ph(load(x + i, m), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+}
+
+static inline __m512 load_kv(const void *base, bool f16, size_t at, __mmask16 m)
+{
+    return f16 ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const uint16_t *)base + at)) : load((const float *)base + at, m);
+}
+
+/* Per head: scores of a page, then probabilities; largest score and sum so far; factor of the old. */
+static size_t attn_scratch_bytes(int n_heads, int d)
+{
+    (void)d;
+    return (size_t)n_heads * (BW_PAGE + 3) * sizeof(float);
+}
+
+/* s[h][p] = scale q[h] . k[p] for a few heads and all n positions of a page; k, its first key, is at
+ * `at`. Four positions at a time; beyond n the last one is read again and its score not used. */
+static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d, float scale,
+                                                             const void *keys, bool f16, size_t at, int n)
+{
+    for (int p = 0; p < n; p += 4) {
+        __m512 acc[4][4];
+        size_t row[4];
+        UNROLLED for (int j = 0; j < 4; j++) {
+            row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+            UNROLLED for (int h = 0; h < n_heads; h++)
+                acc[h][j] = _mm512_setzero_ps();
+        }
+        for (int i = 0; i < d; i += 16) {
+            const __mmask16 m = lanes(d - i);
+            __m512 k[4];
+            UNROLLED for (int j = 0; j < 4; j++)
+                k[j] = load_kv(keys, f16, row[j] + (size_t)i, m);
+            UNROLLED for (int h = 0; h < n_heads; h++) {
+                __m512 x = load(q + (size_t)h * (size_t)d + i, m);
+                UNROLLED for (int j = 0; j < 4; j++)
+                    acc[h][j] = _mm512_fmadd_ps(x, k[j], acc[h][j]);
+            }
+        }
+        UNROLLED for (int h = 0; h < n_heads; h++)
+            UNROLLED for (int j = 0; j < 4; j++)
+                s[h * BW_PAGE + p + j] = scale * _mm512_reduce_add_ps(acc[h][j]);
+    }
+}
+
+/* Scores to weights e^(s - max), 0 beyond n; moves max and sum on, *keep is the factor of the old. */
+static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
+{
+    __m512 x[4], largest = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), lanes(n - 16 * i), s + 16 * i);
+        largest = _mm512_max_ps(largest, x[i]);
+    }
+    const float next = fmaxf(*max, _mm512_reduce_max_ps(largest));
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_maskz_mov_ps(lanes(n - 16 * i), exp16(_mm512_sub_ps(x[i], _mm512_set1_ps(next))));
+        total = _mm512_add_ps(total, x[i]);
+        _mm512_storeu_ps(s + 16 * i, x[i]);
+    }
+    *keep = _mm512_cvtss_f32(exp16(_mm512_set1_ps(*max - next)));
+    *sum = *sum * *keep + _mm512_reduce_add_ps(total);
+    *max = next;
+}
+
+/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p] */
+static inline __attribute__((always_inline)) void add_page(float *out, const float *s, const float *keep, int n_heads,
+                                                           int d, const void *values, bool f16, size_t at, int n)
+{
+    for (int i = 0; i < d; i += 32) {
+        const __mmask16 m0 = lanes(d - i), m1 = lanes(d - i - 16);
+        __m512 acc[4][2];
+        UNROLLED for (int h = 0; h < n_heads; h++) {
+            const float *o = out + (size_t)h * (size_t)d + i;
+            acc[h][0] = _mm512_mul_ps(_mm512_set1_ps(keep[h]), load(o, m0));
+            acc[h][1] = _mm512_mul_ps(_mm512_set1_ps(keep[h]), load(o + 16, m1));
+        }
+        for (int p = 0; p < n; p++) {
+            const size_t row = at + (size_t)p * (size_t)d + (size_t)i;
+            const __m512 v0 = load_kv(values, f16, row, m0), v1 = load_kv(values, f16, row + 16, m1);
+            UNROLLED for (int h = 0; h < n_heads; h++) {
+                const __m512 w = _mm512_set1_ps(s[h * BW_PAGE + p]);
+                acc[h][0] = _mm512_fmadd_ps(w, v0, acc[h][0]);
+                acc[h][1] = _mm512_fmadd_ps(w, v1, acc[h][1]);
+            }
+        }
+        UNROLLED for (int h = 0; h < n_heads; h++) {
+            float *o = out + (size_t)h * (size_t)d + i;
+            _mm512_mask_storeu_ps(o, m0, acc[h][0]);
+            _mm512_mask_storeu_ps(o + 16, m1, acc[h][1]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void attend_page(float *out, const float *q, int n_heads, int d,
+                                                              float scale, const bw_kv_layer *kv, bool f16, size_t at,
+                                                              int n, float *s, float *max, float *sum, float *keep)
+{
+    score_page(s, q, n_heads, d, scale, kv->k, f16, at, n);
+    for (int h = 0; h < n_heads; h++)
+        weigh_page(s + h * BW_PAGE, n, &max[h], &sum[h], &keep[h]);
+    add_page(out, s, keep, n_heads, d, kv->v, f16, at, n);
+}
+
+/* Up to four heads share a key once it is in registers; how many does not change a head's bits. */
+static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_heads, int d,
+                                                            const bw_kv_layer *kv, bool f16, int n_kv_heads,
+                                                            int kv_head, const int32_t *pages, int n_pos, float *s)
+{
+    const float scale = 1 / sqrtf((float)d);
+    float *max = s + (size_t)n_heads * BW_PAGE, *sum = max + n_heads, *keep = sum + n_heads;
+    for (int h = 0; h < n_heads; h++)
+        max[h] = -INFINITY, sum[h] = 0;
+    for (size_t i = 0; i < (size_t)n_heads * (size_t)d; i++)
+        out[i] = 0;
+    for (int first = 0; first < n_pos; first += BW_PAGE) {
+        const int n = n_pos - first < BW_PAGE ? n_pos - first : BW_PAGE;
+        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
+        for (int h = 0; h < n_heads; h += 4) {
+            float *o = out + (size_t)h * (size_t)d, *sh = s + (size_t)h * BW_PAGE;
+            const float *x = q + (size_t)h * (size_t)d;
+            switch (n_heads - h) {
+            case 1: attend_page(o, x, 1, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h); break;
+            case 2: attend_page(o, x, 2, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h); break;
+            case 3: attend_page(o, x, 3, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h); break;
+            default: attend_page(o, x, 4, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h); break;
+            }
+        }
+    }
+    for (int h = 0; h < n_heads; h++)
+        for (int i = 0; i < d; i += 16) {
+            float *o = out + (size_t)h * (size_t)d + i;
+            __mmask16 m = lanes(d - i);
+            _mm512_mask_storeu_ps(o, m, _mm512_div_ps(load(o, m), _mm512_set1_ps(sum[h])));
+        }
+}
+
+static void attend(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
+                   const int32_t *pages, int n_pos, void *scratch)
+{
+    if (kv->codec == BW_CODEC_F16)
+        attend_as(out, q, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
+    else
+        attend_as(out, q, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
+}
+
+static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 m = lanes(n - i);
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(load(x + i, m), sigmoid16(load(gate + i, m))));
+    }
+}
+
+/* ---- delta rule ------------------------------------------------------------------------------ */
+
+/* S^T k of the 16 columns, rows of S in four interleaved sums. */
+static inline __m512 columns_dot(const float *S, const float *k, int d_k)
+{
+    __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
+    int i = 0;
+    for (; i + 4 <= d_k; i += 4, S += 4 * BW_GDN_TILE) {
+        a = _mm512_fmadd_ps(_mm512_set1_ps(k[i]), _mm512_loadu_ps(S), a);
+        b = _mm512_fmadd_ps(_mm512_set1_ps(k[i + 1]), _mm512_loadu_ps(S + 16), b);
+        c = _mm512_fmadd_ps(_mm512_set1_ps(k[i + 2]), _mm512_loadu_ps(S + 32), c);
+        d = _mm512_fmadd_ps(_mm512_set1_ps(k[i + 3]), _mm512_loadu_ps(S + 48), d);
+    }
+    for (; i < d_k; i++, S += BW_GDN_TILE)
+        a = _mm512_fmadd_ps(_mm512_set1_ps(k[i]), _mm512_loadu_ps(S), a);
+    return _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+}
+
+/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q, in two passes over S. */
+static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
+                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
+{
+    for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
+        const __m512 decay = _mm512_set1_ps(*g);
+        const __m512 m = _mm512_mul_ps(decay, columns_dot(S, k, d_k));
+        const __m512 delta = _mm512_mul_ps(_mm512_set1_ps(*beta), _mm512_sub_ps(_mm512_loadu_ps(v), m));
+        for (int i = 0; i < d_k; i++) {
+            float *row = S + (size_t)i * BW_GDN_TILE;
+            __m512 kept = _mm512_mul_ps(decay, _mm512_loadu_ps(row));
+            _mm512_storeu_ps(row, _mm512_fmadd_ps(_mm512_set1_ps(k[i]), delta, kept));
+        }
+        if (y)
+            _mm512_storeu_ps(y + (size_t)r * y_stride, columns_dot(S, q, d_k));
+    }
+}
+
+static void conv_silu(float *out, const float *const *x, const float *w, int width, int first, int n)
+{
+    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                          _mm512_set1_epi32(width));
+    for (int j = 0; j < n; j += 16) {
+        const __mmask16 m = lanes(n - j);
+        const float *wj = w + (size_t)(first + j) * (size_t)width;
+        __m512 sum = _mm512_setzero_ps();
+        for (int i = 0; i < width; i++) {
+            __m512 weight = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, at, wj + i, 4);
+            sum = _mm512_fmadd_ps(weight, load(x[i] + first + j, m), sum);
+        }
+        _mm512_mask_storeu_ps(out + j, m, silu16(sum));
+    }
+}
+
+static void gated_norm(float *out, const float *y, const float *w, const float *z, int d, float eps)
+{
+    const __m512 scale = _mm512_set1_ps(1 / sqrtf(sum_squares(y, d) / (float)d + eps));
+    for (int i = 0; i < d; i += 16) {
+        __mmask16 m = lanes(d - i);
+        __m512 normed = _mm512_mul_ps(_mm512_mul_ps(load(y + i, m), scale), load(w + i, m));
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(normed, silu16(load(z + i, m))));
+    }
+}
+
+static void l2_norm(float *x, int d, float scale)
+{
+    const __m512 factor = _mm512_set1_ps(scale / sqrtf(sum_squares(x, d) + 1e-6f));
+    for (int i = 0; i < d; i += 16) {
+        __mmask16 m = lanes(d - i);
+        _mm512_mask_storeu_ps(x + i, m, _mm512_mul_ps(load(x + i, m), factor));
+    }
+}
+
+/* ---- sampling -------------------------------------------------------------------------------- */
+
+static int argmax(const float *x, int n)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    __m512 largest = none;
+    for (int i = 0; i < n; i += 16) /* max gives its second operand when the first is NaN */
+        largest = _mm512_max_ps(_mm512_mask_loadu_ps(none, lanes(n - i), x + i), largest);
+    const float max = _mm512_reduce_max_ps(largest);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 equal = _mm512_mask_cmp_ps_mask(lanes(n - i), load(x + i, lanes(n - i)), _mm512_set1_ps(max), _CMP_EQ_OQ);
+        if (equal)
+            return i + __builtin_ctz(equal);
+    }
+    return -1; /* nothing equals even -inf: all are NaN */
+}
+
+static double sum_exp(const float *x, int n, float max, float temperature)
+{
+    double sum = 0;
+    for (int first = 0; first < n; first += 256) { /* f32 sums stay short */
+        __m512 part = _mm512_setzero_ps();
+        for (int i = first; i < n && i < first + 256; i += 16) {
+            const __mmask16 m = lanes(n - i);
+            const __m512 v = load(x + i, m);
+            const __m512 scaled = _mm512_div_ps(_mm512_sub_ps(v, _mm512_set1_ps(max)), _mm512_set1_ps(temperature));
+            part = _mm512_mask_add_ps(part, _mm512_mask_cmp_ps_mask(m, v, v, _CMP_ORD_Q), part, exp16(scaled));
+        }
+        sum += _mm512_reduce_add_ps(part);
+    }
+    return sum;
+}
+
+void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k)
+{
+    k->norm_rope = norm_rope;
+    k->store_f16 = store_f16;
+    k->attend = attend;
+    k->attn_scratch_bytes = attn_scratch_bytes;
+    k->sigmoid_mul = sigmoid_mul;
+    k->delta_rows = delta_rows;
+    k->conv_silu = conv_silu;
+    k->gated_norm = gated_norm;
+    k->l2_norm = l2_norm;
+    k->argmax = argmax;
+    k->sum_exp = sum_exp;
+}
