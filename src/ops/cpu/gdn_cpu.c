@@ -1,0 +1,303 @@
+/* gdn_cpu.c - Gated DeltaNet over the spans of a step: which rows touch the state, and in what cut.
+ *
+ * A span runs over its *virtual rows*: the pending rows the last verification accepted, then the
+ * rows of the batch. Pass 1, per virtual row and block of heads: convolution, norms, beta and decay.
+ * Pass 2, per span and value head: the recurrence over all virtual rows with the head's state in
+ * cache, tile by tile, and the gated norm; draft rows run on a copy. The same pass moves the conv
+ * window on and keeps the draft rows as the new pending ones: nothing in it reads those any more.
+ * Runs on the caller's thread and the pool; owns nothing. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "ops/cpu/cpu.h"
+
+enum {
+    CHANNELS_PER_UNIT = 2048, /* of pass 1: about a microsecond */
+    ROWS_AT_ONCE = 64         /* of pass 2: outputs of one head that wait for the gated norm */
+};
+
+/* A virtual row: the conv_width inputs that end in it, oldest first, and its gates. */
+typedef struct gdn_row {
+    const float *const *inputs;
+    const float *a, *b;
+} gdn_row;
+
+typedef struct gdn_span {
+    int32_t first, n_accepted; /* first virtual row; how many of them are pending rows */
+    const float **inputs;      /* window rows, then virtual rows */
+} gdn_span;
+
+typedef struct gdn_work {
+    const bw_cpu *cpu;
+    const bw_gdn_args *args;
+    gdn_span *spans;
+    gdn_row *rows;
+    const float **inputs;
+    float *mixed; /* [virtual rows, mixed_width]: q, k, v in tiles, decay, beta */
+    int n_virtual, n_blocks;
+} gdn_work;
+
+static int n_tiles(const bw_gdn_shape *s)
+{
+    return (s->d_v + BW_GDN_TILE - 1) / BW_GDN_TILE;
+}
+
+static int padded_d_v(const bw_gdn_shape *s)
+{
+    return n_tiles(s) * BW_GDN_TILE;
+}
+
+static size_t head_floats(const bw_gdn_shape *s)
+{
+    return (size_t)s->d_k * (size_t)padded_d_v(s);
+}
+
+static size_t mixed_width(const bw_gdn_shape *s)
+{
+    size_t floats = 2 * (size_t)s->n_k_heads * (size_t)s->d_k + (size_t)s->n_v_heads * (size_t)(padded_d_v(s) + 2);
+    return (floats + 15) & ~(size_t)15;
+}
+
+static size_t pending_width(const bw_gdn_shape *s)
+{
+    return (size_t)s->conv_dim + 2 * (size_t)s->n_v_heads;
+}
+
+/* ---- scratch --------------------------------------------------------------------------------- */
+
+static size_t carve(size_t *at, size_t bytes)
+{
+    size_t here = *at;
+    *at += (bytes + 63) & ~(size_t)63;
+    return here;
+}
+
+/* Lays the arena out for up to these sizes; returns its bytes. */
+static size_t lay_out(gdn_work *w, unsigned char *arena, const bw_gdn_shape *s, int n_spans, int n_virtual)
+{
+    const size_t spans = (size_t)n_spans, rows = (size_t)n_virtual;
+    size_t at = 0;
+    size_t span_at = carve(&at, spans * sizeof(gdn_span));
+    size_t row_at = carve(&at, rows * sizeof(gdn_row));
+    size_t input_at = carve(&at, (rows + spans * (size_t)s->conv_width) * sizeof(float *));
+    size_t mixed_at = carve(&at, rows * mixed_width(s) * sizeof(float));
+    if (arena) {
+        w->spans = (gdn_span *)(arena + span_at);
+        w->rows = (gdn_row *)(arena + row_at);
+        w->inputs = (const float **)(arena + input_at);
+        w->mixed = (float *)(arena + mixed_at);
+    }
+    return at;
+}
+
+/* Per thread: the copy of a head's state for draft rows, and its outputs before the norm. */
+static size_t thread_floats(const bw_gdn_shape *s)
+{
+    return head_floats(s) + (size_t)ROWS_AT_ONCE * (size_t)padded_d_v(s);
+}
+
+bw_cpu_needs bw_cpu_gdn_needs(const bw_cpu_kernels *k, const bw_op_limits *limits)
+{
+    (void)k;
+    const bw_gdn_shape *s = &limits->gdn;
+    if (s->n_v_heads == 0)
+        return (bw_cpu_needs){ 0 };
+    return (bw_cpu_needs){
+        .arena = lay_out(NULL, NULL, s, limits->max_spans, limits->max_rows + limits->max_spans * limits->max_pending),
+        .per_thread = thread_floats(s) * sizeof(float),
+    };
+}
+
+/* ---- the virtual rows ------------------------------------------------------------------------ */
+
+static int count_virtual(const bw_gdn_args *args)
+{
+    int n = 0;
+    for (int i = 0; i < args->n_spans; i++)
+        n += args->seqs->accepted[args->spans[i].slot] + args->spans[i].n_rows;
+    return n;
+}
+
+static float *window_of(const bw_gdn_args *args, int slot)
+{
+    const bw_gdn_shape *s = args->shape;
+    return args->state.window + (size_t)slot * (size_t)(s->conv_width - 1) * (size_t)s->conv_dim;
+}
+
+static float *pending_of(const bw_gdn_args *args, int slot, int i)
+{
+    return args->state.pending + ((size_t)slot * (size_t)args->state.max_pending + (size_t)i) * pending_width(args->shape);
+}
+
+static void list_rows(gdn_work *w)
+{
+    const bw_gdn_args *args = w->args;
+    const bw_gdn_shape *s = args->shape;
+    const float **input = w->inputs;
+    gdn_row *row = w->rows;
+    for (int i = 0; i < args->n_spans; i++) {
+        const bw_span *span = &args->spans[i];
+        const int accepted = args->seqs->accepted[span->slot];
+        assert(accepted <= args->state.max_pending && span->n_rows - span->n_final <= args->state.max_pending);
+        w->spans[i] = (gdn_span){ .first = (int32_t)(row - w->rows), .n_accepted = accepted, .inputs = input };
+        for (int j = 0; j < s->conv_width - 1; j++)
+            *input++ = window_of(args, span->slot) + (size_t)j * (size_t)s->conv_dim;
+        for (int j = 0; j < accepted; j++, input++, row++) {
+            const float *pending = pending_of(args, span->slot, j);
+            *input = pending;
+            *row = (gdn_row){ .inputs = input - (s->conv_width - 1), .a = pending + s->conv_dim,
+                              .b = pending + s->conv_dim + s->n_v_heads };
+        }
+        for (int j = 0; j < span->n_rows; j++, input++, row++) {
+            const size_t r = (size_t)(span->first_row + j);
+            *input = args->qkv + r * (size_t)s->conv_dim;
+            *row = (gdn_row){ .inputs = input - (s->conv_width - 1), .a = args->a + r * (size_t)s->n_v_heads,
+                              .b = args->b + r * (size_t)s->n_v_heads };
+        }
+    }
+}
+
+/* ---- pass 1: convolution, norms, gates ------------------------------------------------------- */
+
+static int heads_per_unit(const bw_gdn_shape *s)
+{
+    int widest = s->d_k > s->d_v ? s->d_k : s->d_v;
+    return widest >= CHANNELS_PER_UNIT ? 1 : CHANNELS_PER_UNIT / widest;
+}
+
+static float sigmoid(float x)
+{
+    return 1 / (1 + expf(-x));
+}
+
+static float softplus(float x)
+{
+    return x > 20 ? x : log1pf(expf(x));
+}
+
+static void mix_value_head(const gdn_work *w, const gdn_row *row, float *mixed, int h)
+{
+    const bw_gdn_args *args = w->args;
+    const bw_gdn_shape *s = args->shape;
+    const int keys = 2 * s->n_k_heads * s->d_k, padded = padded_d_v(s);
+    float *v = mixed + keys + (size_t)h * padded, *gates = mixed + keys + (size_t)s->n_v_heads * padded;
+    w->cpu->k.conv_silu(v, row->inputs, args->conv, s->conv_width, keys + h * s->d_v, s->d_v);
+    for (int c = s->d_v; c < padded; c++)
+        v[c] = 0;
+    gates[h] = expf(args->decay[h] * softplus(row->a[h] + args->dt_bias[h]));
+    gates[s->n_v_heads + h] = sigmoid(row->b[h]);
+}
+
+static void mix_row(void *arg, int unit, int thread)
+{
+    (void)thread;
+    const gdn_work *w = arg;
+    const bw_gdn_shape *s = w->args->shape;
+    const int r = unit / w->n_blocks, n_heads = 2 * s->n_k_heads + s->n_v_heads;
+    const int first = unit % w->n_blocks * heads_per_unit(s), rest = n_heads - first;
+    const int end = first + (rest < heads_per_unit(s) ? rest : heads_per_unit(s));
+    const gdn_row *row = &w->rows[r];
+    float *mixed = w->mixed + (size_t)r * mixed_width(s);
+    for (int h = first; h < end; h++) {
+        if (h >= 2 * s->n_k_heads) {
+            mix_value_head(w, row, mixed, h - 2 * s->n_k_heads);
+            continue;
+        }
+        float *head = mixed + (size_t)h * s->d_k; /* query heads, then key heads */
+        w->cpu->k.conv_silu(head, row->inputs, w->args->conv, s->conv_width, h * s->d_k, s->d_k);
+        w->cpu->k.l2_norm(head, s->d_k, h < s->n_k_heads ? 1 / sqrtf((float)s->d_k) : 1.0f);
+    }
+}
+
+/* ---- pass 2: the recurrence, and what is kept ------------------------------------------------ */
+
+/* n virtual rows from `first` through the state of one head; y [n, padded d_v], NULL: not wanted. */
+static void run_rows(const gdn_work *w, float *S, int h, int first, int n, float *y)
+{
+    const bw_gdn_shape *s = w->args->shape;
+    const int key_head = s->v_heads_tiled ? h % s->n_k_heads : h / (s->n_v_heads / s->n_k_heads);
+    const size_t width = mixed_width(s), keys = (size_t)s->n_k_heads * (size_t)s->d_k;
+    const int padded = padded_d_v(s);
+    const float *row = w->mixed + (size_t)first * width;
+    const float *q = row + (size_t)key_head * s->d_k, *k = q + keys;
+    const float *v = row + 2 * keys + (size_t)h * padded;
+    const float *g = row + 2 * keys + (size_t)s->n_v_heads * padded + h, *beta = g + s->n_v_heads;
+    for (int t = 0; t < n_tiles(s); t++)
+        w->cpu->k.delta_rows(S + (size_t)t * s->d_k * BW_GDN_TILE, s->d_k, n, q, k, width, v + t * BW_GDN_TILE, width,
+                             g, beta, width, y ? y + t * BW_GDN_TILE : NULL, (size_t)padded);
+}
+
+static void run_head(const gdn_work *w, int span_index, int h, float *scratch)
+{
+    const bw_gdn_args *args = w->args;
+    const bw_gdn_shape *s = args->shape;
+    const bw_span *span = &args->spans[span_index];
+    const gdn_span *virt = &w->spans[span_index];
+    const int n_commit = virt->n_accepted + span->n_final, n_all = virt->n_accepted + span->n_rows;
+    float *S = args->state.state + ((size_t)span->slot * s->n_v_heads + h) * head_floats(s);
+    float *draft_state = scratch, *y = scratch + head_floats(s);
+
+    if (virt->n_accepted > 0)
+        run_rows(w, S, h, virt->first, virt->n_accepted, NULL);
+    for (int i = virt->n_accepted; i < n_all;) {
+        if (i == n_commit) {
+            memcpy(draft_state, S, head_floats(s) * sizeof *S);
+            S = draft_state;
+        }
+        const int rest = (i < n_commit ? n_commit : n_all) - i, n = rest < ROWS_AT_ONCE ? rest : ROWS_AT_ONCE;
+        run_rows(w, S, h, virt->first + i, n, y);
+        for (int j = 0; j < n; j++, i++) {
+            const size_t at = ((size_t)(span->first_row + i - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
+            w->cpu->k.gated_norm(args->out + at, y + (size_t)j * padded_d_v(s), args->norm, args->z + at, s->d_v, s->eps);
+        }
+    }
+}
+
+/* Moves the window past the committed rows (in place: a source is never behind its target), then
+ * keeps the draft rows over the old pending ones, which nobody needs any more. */
+static void keep_rows(const gdn_work *w, int span_index)
+{
+    const bw_gdn_args *args = w->args;
+    const bw_gdn_shape *s = args->shape;
+    const bw_span *span = &args->spans[span_index];
+    const gdn_span *virt = &w->spans[span_index];
+    const int n_commit = virt->n_accepted + span->n_final;
+    const size_t row_bytes = (size_t)s->conv_dim * sizeof(float), gate_bytes = (size_t)s->n_v_heads * sizeof(float);
+    for (int j = 0; n_commit > 0 && j < s->conv_width - 1; j++)
+        memcpy(window_of(args, span->slot) + (size_t)j * s->conv_dim, virt->inputs[j + n_commit], row_bytes);
+    for (int i = span->n_final; i < span->n_rows; i++) {
+        const size_t r = (size_t)(span->first_row + i);
+        float *pending = pending_of(args, span->slot, i - span->n_final);
+        memcpy(pending, args->qkv + r * (size_t)s->conv_dim, row_bytes);
+        memcpy(pending + s->conv_dim, args->a + r * (size_t)s->n_v_heads, gate_bytes);
+        memcpy(pending + s->conv_dim + s->n_v_heads, args->b + r * (size_t)s->n_v_heads, gate_bytes);
+    }
+}
+
+static void run_unit(void *arg, int unit, int thread)
+{
+    const gdn_work *w = arg;
+    const int n_heads = w->args->shape->n_v_heads;
+    if (unit < w->args->n_spans * n_heads)
+        run_head(w, unit / n_heads, unit % n_heads, bw_cpu_thread_scratch(w->cpu, thread));
+    else
+        keep_rows(w, unit - w->args->n_spans * n_heads);
+}
+
+void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args)
+{
+    bw_cpu *cpu = bw_cpu_of(be);
+    const bw_gdn_shape *s = args->shape;
+    assert(s->n_v_heads % s->n_k_heads == 0);
+    assert(s->conv_dim == 2 * s->n_k_heads * s->d_k + s->n_v_heads * s->d_v);
+    gdn_work w = { .cpu = cpu, .args = args, .n_virtual = count_virtual(args) };
+    size_t bytes = lay_out(&w, cpu->arena, s, args->n_spans, w.n_virtual);
+    assert(bytes <= cpu->arena_bytes && thread_floats(s) * sizeof(float) <= cpu->per_thread_bytes);
+    (void)bytes;
+    list_rows(&w);
+    const int n_heads = 2 * s->n_k_heads + s->n_v_heads;
+    w.n_blocks = (n_heads + heads_per_unit(s) - 1) / heads_per_unit(s);
+    bw_pool_for(cpu->pool, w.n_virtual * w.n_blocks, mix_row, &w);
+    bw_pool_for(cpu->pool, args->n_spans * (s->n_v_heads + 1), run_unit, &w);
+}
