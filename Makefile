@@ -69,6 +69,7 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
+TEST_TOOLS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cli/*.c))) # what shell tests look with
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 LIB := $(BUILD)/libbellwether.a
 SHARED := $(BUILD)/libbellwether.so.$(VERSION)
@@ -159,7 +160,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(FUZZ_LINK)
 
-tests: $(TEST_BIN) $(BUILD)/tests/cli/json_get
+tests: $(TEST_BIN) $(TEST_TOOLS)
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/%,$(TEST_BIN))
 
