@@ -68,7 +68,7 @@ static bw_status keep_text(run *r, const char *text, size_t n, bw_error *err)
 {
     if (!n)
         return BW_OK;
-    if (!bw_bytes_add(&r->out->text, text, n))
+    if (!bw_buffer_add(&r->out->text, text, n))
         return no_memory(err, "answer text");
     r->sink->text(r->sink->arg, text, n);
     return BW_OK;
@@ -143,6 +143,6 @@ void bw_answer_free(bw_answer *answer)
     free(answer->tokens);
     free(answer->logprobs);
     free(answer->top);
-    bw_bytes_free(&answer->text);
+    bw_buffer_free(&answer->text);
     *answer = (bw_answer){ 0 };
 }

@@ -14,7 +14,7 @@ typedef struct bw_answer {
     float *logprobs; /* [n_tokens] if the request asked */
     bw_logprob *top; /* [n_tokens, n_top] if the request asked */
     int n_tokens, n_top, room;
-    bw_bytes text;    /* what was streamed, special tokens left out; empty without a tokenizer */
+    bw_buffer text;    /* what was streamed, special tokens left out; empty without a tokenizer */
     bw_finish finish; /* BW_FINISH_NONE: interrupted */
     bw_usage usage;
 } bw_answer;

@@ -61,7 +61,7 @@ static void start_again(chat *c)
 /* Splits an answer into thinking and content, shows both and keeps both. */
 typedef struct turn {
     bw_reply *reply;
-    bw_bytes reasoning, content;
+    bw_buffer reasoning, content;
     bool failed; /* out of memory */
 } turn;
 
@@ -74,7 +74,7 @@ static void take_part(void *arg, bw_reply_part part, const char *text, size_t n)
     if (!thinking && t->reasoning.n && !t->content.n)
         bw_terminal_text("\n\n", 2, false);
     bw_terminal_text(text, n, thinking);
-    t->failed = !bw_bytes_add(thinking ? &t->reasoning : &t->content, text, n) || t->failed;
+    t->failed = !bw_buffer_add(thinking ? &t->reasoning : &t->content, text, n) || t->failed;
 }
 
 static void take_text(void *arg, const char *text, size_t n)
@@ -148,8 +148,8 @@ static void answer_message(chat *c, const char *text, size_t n)
         keep_answer(c, &t);
     }
     bw_reply_destroy(t.reply);
-    bw_bytes_free(&t.reasoning);
-    bw_bytes_free(&t.content);
+    bw_buffer_free(&t.reasoning);
+    bw_buffer_free(&t.content);
     bw_free(ids);
 }
 
@@ -268,11 +268,11 @@ static bool more_waits(void)
 }
 
 /* One message, of several lines if they were pasted or end in \. False at the end of input. */
-static bool read_message(chat *c, bw_bytes *message)
+static bool read_message(chat *c, bw_buffer *message)
 {
     HistEvent event;
     int n;
-    bw_bytes_free(message);
+    bw_buffer_free(message);
     c->clean = true;
     for (;;) {
         const char *line = el_gets(c->edit, &n);
@@ -281,7 +281,7 @@ static bool read_message(chat *c, bw_bytes *message)
         size_t length = (size_t)n;
         length -= line[length - 1] == '\n';
         const bool continued = length && line[length - 1] == '\\';
-        if ((message->n && !bw_bytes_add(message, "\n", 1)) || !bw_bytes_add(message, line, length - continued)) {
+        if ((message->n && !bw_buffer_add(message, "\n", 1)) || !bw_buffer_add(message, line, length - continued)) {
             bw_terminal_fail("message: out of memory");
             return false;
         }
@@ -296,7 +296,7 @@ static bool read_message(chat *c, bw_bytes *message)
 int bw_chat_loop_run(const bw_chat_loop_settings *settings, bw_receipt *receipt)
 {
     chat c = { .settings = settings, .receipt = receipt };
-    bw_bytes message = { 0 };
+    bw_buffer message = { 0 };
     int status = 0;
     if (settings->system && !(c.system = strdup(settings->system)))
         return bw_terminal_fail("--system: out of memory");
@@ -321,6 +321,6 @@ done:
     close_line(&c);
     json_object_put(c.messages);
     free(c.system);
-    bw_bytes_free(&message);
+    bw_buffer_free(&message);
     return status;
 }

@@ -60,7 +60,7 @@ static bw_args_result read_options(eval_options *o, int argc, char **argv)
 }
 
 /* Text needs the model, ids do not: a wrong ids file is said before anything is loaded. */
-static bool read_input(evaluation *e, bw_bytes *text)
+static bool read_input(evaluation *e, bw_buffer *text)
 {
     const eval_options *o = e->options;
     if (o->ids_file)
@@ -73,7 +73,7 @@ static bool read_input(evaluation *e, bw_bytes *text)
     return false;
 }
 
-static bool encode_input(evaluation *e, const bw_bytes *text)
+static bool encode_input(evaluation *e, const bw_buffer *text)
 {
     const bw_model_info *info = bw_model_get_info(e->model);
     bw_error err = { 0 };
@@ -196,7 +196,7 @@ static void print_result(const evaluation *e)
     json_object_put(out);
 }
 
-static int evaluate(evaluation *e, bw_bytes *text)
+static int evaluate(evaluation *e, bw_buffer *text)
 {
     const eval_options *o = e->options;
     if (!read_input(e, text) || !(e->model = bw_setup_open(&o->setup, o->model)) || !encode_input(e, text) ||
@@ -221,7 +221,7 @@ int bw_cmd_eval(int argc, char **argv)
         return bw_args_fail("eval", "%s, expected one of --text FILE and --ids FILE",
                             options.text_file ? "--text and --ids are both given" : "the input is missing");
     evaluation e = { .options = &options, .from_file = options.ids_file != NULL, .logits = BW_NPY_NONE, .draft_logits = BW_NPY_NONE };
-    bw_bytes text = { 0 };
+    bw_buffer text = { 0 };
     const int status = evaluate(&e, &text);
     bw_npy_abandon(&e.logits);
     bw_npy_abandon(&e.draft_logits);
@@ -232,6 +232,6 @@ int bw_cmd_eval(int argc, char **argv)
         free(e.ids);
     else
         bw_free(e.ids);
-    bw_bytes_free(&text);
+    bw_buffer_free(&text);
     return status;
 }

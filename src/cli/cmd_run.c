@@ -154,23 +154,23 @@ static bool is_blank(const char *text, size_t n)
 
 /* The prompt text, from the argument or the pipe, before the model is opened: a mistake is said at
  * once. False after a message. */
-static bool read_prompt(const run_options *o, bw_bytes *text)
+static bool read_prompt(const run_options *o, bw_buffer *text)
 {
     if (!o->prompt && !bw_input_read(text, "-"))
         return false;
-    if (o->prompt && !bw_bytes_add(text, o->prompt, strlen(o->prompt))) {
+    if (o->prompt && !bw_buffer_add(text, o->prompt, strlen(o->prompt))) {
         bw_terminal_fail("prompt: out of memory");
         return false;
     }
     if (o->raw ? text->n > 0 : !is_blank(text->data, text->n))
         return true;
     bw_terminal_fail("prompt: %s, expected some text", o->prompt ? "the argument is empty" : "standard input is empty");
-    bw_bytes_free(text);
+    bw_buffer_free(text);
     return false;
 }
 
 /* ids belong to the library (bw_free). */
-static bool encode_prompt(const run_options *o, const bw_model *model, const bw_bytes *text, int32_t **ids, int *n_ids)
+static bool encode_prompt(const run_options *o, const bw_model *model, const bw_buffer *text, int32_t **ids, int *n_ids)
 {
     bw_error err = { 0 };
     bw_status st;
@@ -365,7 +365,7 @@ static bw_engine *create_engine(const run_options *o, bw_model *model, int n_pro
 
 static int run_prompt(const run_options *o)
 {
-    bw_bytes text = { 0 };
+    bw_buffer text = { 0 };
     int32_t *file_ids = NULL, *text_ids = NULL;
     int n_ids = 0, status = 1;
     bw_engine *engine = NULL;
@@ -384,7 +384,7 @@ done:
     bw_model_close(model);
     bw_free(text_ids);
     free(file_ids);
-    bw_bytes_free(&text);
+    bw_buffer_free(&text);
     return status;
 }
 

@@ -15,7 +15,7 @@
 
 static const size_t most_bytes = (size_t)1 << 30;
 
-bool bw_bytes_add(bw_bytes *bytes, const char *data, size_t n)
+bool bw_buffer_add(bw_buffer *bytes, const char *data, size_t n)
 {
     if (n > SIZE_MAX / 4 - bytes->n)
         return false;
@@ -34,13 +34,13 @@ bool bw_bytes_add(bw_bytes *bytes, const char *data, size_t n)
     return true;
 }
 
-void bw_bytes_free(bw_bytes *bytes)
+void bw_buffer_free(bw_buffer *bytes)
 {
     free(bytes->data);
-    *bytes = (bw_bytes){ 0 };
+    *bytes = (bw_buffer){ 0 };
 }
 
-static bool read_all(bw_bytes *out, int fd, const char *name)
+static bool read_all(bw_buffer *out, int fd, const char *name)
 {
     static char block[65536];
     for (;;) {
@@ -51,25 +51,25 @@ static bool read_all(bw_bytes *out, int fd, const char *name)
             bw_terminal_fail("%s: cannot read: %s", name, strerror(errno));
             return false;
         }
-        if (n == 0 && bw_bytes_add(out, "", 0))
+        if (n == 0 && bw_buffer_add(out, "", 0))
             return true;
         if (out->n + (size_t)n > most_bytes) {
             bw_terminal_fail("%s: longer than %zu bytes, more than any context holds", name, most_bytes);
             return false;
         }
-        if (!bw_bytes_add(out, block, (size_t)n)) {
+        if (!bw_buffer_add(out, block, (size_t)n)) {
             bw_terminal_fail("%s: out of memory after %zu bytes", name, out->n);
             return false;
         }
     }
 }
 
-bool bw_input_read(bw_bytes *out, const char *path)
+bool bw_input_read(bw_buffer *out, const char *path)
 {
     const bool standard = strcmp(path, "-") == 0;
     const char *name = standard ? "standard input" : path;
     const int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    *out = (bw_bytes){ 0 };
+    *out = (bw_buffer){ 0 };
     if (fd < 0) {
         bw_terminal_fail("%s: cannot open: %s", name, strerror(errno));
         return false;
@@ -78,7 +78,7 @@ bool bw_input_read(bw_bytes *out, const char *path)
     if (!standard)
         close(fd);
     if (!ok)
-        bw_bytes_free(out);
+        bw_buffer_free(out);
     return ok;
 }
 
@@ -128,14 +128,14 @@ static bool take_ids(int32_t **ids, int *n_ids, const struct json_object *array,
 bool bw_input_read_ids(int32_t **ids, int *n_ids, const char *path)
 {
     const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
-    bw_bytes text;
+    bw_buffer text;
     if (!bw_input_read(&text, path))
         return false;
     struct json_tokener *tokener = json_tokener_new();
     bool ok = false;
     if (!tokener) {
         bw_terminal_fail("%s: out of memory", name);
-        bw_bytes_free(&text);
+        bw_buffer_free(&text);
         return false;
     }
     /* With the terminating NUL, json-c sees the end of a bare number. most_bytes fits an int. */
@@ -150,6 +150,6 @@ bool bw_input_read_ids(int32_t **ids, int *n_ids, const char *path)
         ok = take_ids(ids, n_ids, array, name);
     json_object_put(array);
     json_tokener_free(tokener);
-    bw_bytes_free(&text);
+    bw_buffer_free(&text);
     return ok;
 }

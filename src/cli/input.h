@@ -9,18 +9,18 @@
 #include <stdint.h>
 
 /* Bytes that grow; always NUL-terminated once something was added. Zeroed is empty. */
-typedef struct bw_bytes {
+typedef struct bw_buffer {
     char *data;
     size_t n, room;
-} bw_bytes;
+} bw_buffer;
 
 /* False: out of memory, and nothing changed. */
-bool bw_bytes_add(bw_bytes *bytes, const char *data, size_t n);
-void bw_bytes_free(bw_bytes *bytes); /* leaves it empty */
+bool bw_buffer_add(bw_buffer *bytes, const char *data, size_t n);
+void bw_buffer_free(bw_buffer *bytes); /* leaves it empty */
 
 /* Reads all of `path` ("-": standard input), at most 1 GiB. False after a message; *out is then
  * empty. */
-bool bw_input_read(bw_bytes *out, const char *path);
+bool bw_input_read(bw_buffer *out, const char *path);
 
 /* Reads a JSON array of token ids, at least one, each 0 to 2^31 - 1; whether an id is in the
  * vocabulary is the engine's to say. *ids is the caller's (free). False after a message. */
