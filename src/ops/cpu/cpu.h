@@ -12,12 +12,15 @@
 
 enum { BW_Q8_GROUP = 32 };
 
-/* Rows rounded to int8 in groups of 32: x[c] ~ scale[c / 32] * q[c], q in -127 .. 127, scale = max
- * |x| of the group / 127, q = round to nearest even of x / scale. cols is a multiple of 32. */
+/* Rows rounded to int8 in groups of 32: x[c] ~ scale[c / 32] * q, scale = max |x| of the group / 127,
+ * q = round to nearest even of x / scale, in -127 .. 127; a group with max |x| < 1.5e-36 (no exact
+ * scale in f32) is zero. A NaN makes its group's scale NaN. cols is a multiple of 32. Every level writes
+ * the same bits, in the order and with the zero padding that q8.h describes. */
 typedef struct bw_q8_rows {
-    int8_t *q;    /* [n, cols] */
-    float *scale; /* [n, cols / 32] */
-    int32_t *sum; /* [n, cols / 32] of q in the group, for types with a minimum */
+    int8_t *q;     /* [n, chunks(cols) * 512], column c at bw_q8_place(c) */
+    float *scale;  /* [n, chunks(cols) * 16] by group */
+    int32_t *sum;  /* the same shape: of q in the group, for types with a minimum */
+    int32_t *half; /* the same shape: of q in the group's first 16 columns */
 } bw_q8_rows;
 
 typedef struct bw_cpu_kernels {
@@ -70,9 +73,9 @@ typedef struct bw_cpu_kernels {
 /* Weakest first; a fill function overwrites only what it improves, so no entry is empty. */
 void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k);    /* matmul_ref.c: the first group above */
 void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention, delta rule, sampling */
-void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c */
+void bw_cpu_fill_avx2_norm(bw_cpu_kernels *k);     /* norm_avx2.c: norms, rounding, silu */
 void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
-void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
+void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k);   /* norm_avx512.c */
 void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
 
 /* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL

@@ -1,0 +1,71 @@
+/* q8.h - the int8 form in which rows and weights meet in matmul_int8.
+ *
+ * A row is cut into chunks of 512 columns, 16 groups of 32 (the last chunk is padded with zeros). A
+ * chunk is stored by dwords, group after group: 4 columns of group 0, the same 4 of group 1, ...
+ *
+ *     bytes 64 i + 4 g .. + 3   columns 32 g + 4 i .. + 3 of the chunk   (i < 8, g < 16)
+ *
+ * so that one 64-byte load holds a piece of all 16 groups and a chain of 8 dot instructions leaves the
+ * 16 group sums in 16 lanes: no lane is ever added to another before the end of the row.
+ *
+ * Integer sums are exact, so only this order matters to the bits of a product: the terms of group g are
+ * added in partial sum g mod 16, chunk after chunk, and the 16 partial sums are added in a fixed tree. */
+#ifndef BW_OPS_CPU_Q8_H
+#define BW_OPS_CPU_Q8_H
+
+#include "ops/cpu/cpu.h"
+
+enum { BW_Q8_CHUNK = 512, BW_Q8_LANES = 16 };
+
+static inline int bw_q8_chunks(int cols)
+{
+    return (cols + BW_Q8_CHUNK - 1) / BW_Q8_CHUNK;
+}
+
+/* Where column c of a row is. */
+static inline size_t bw_q8_place(int c)
+{
+    int in = c % BW_Q8_CHUNK;
+    return (size_t)(c - in + in % 32 / 4 * 64 + in / 32 * 4 + in % 4);
+}
+
+/* A chunk of a weight row: value = scale * sub * code + minimum * lift. scale and minimum by group, sub
+ * and lift by half group ([0]: the first 16 columns); what a type has not is not written. Padding
+ * groups have scale and minimum zero. |sum of sub * code * q| of a group is below 2^24. */
+typedef struct bw_q8_chunk {
+    int8_t code[BW_Q8_CHUNK];
+    float scale[BW_Q8_LANES], minimum[BW_Q8_LANES];
+    int32_t sub[2][BW_Q8_LANES], lift[2][BW_Q8_LANES];
+} bw_q8_chunk;
+
+static inline bool bw_q8_has_sub(bw_dtype type)
+{
+    return type == BW_Q2_K || type == BW_Q3_K || type == BW_Q6_K;
+}
+
+static inline bool bw_q8_has_lift(bw_dtype type)
+{
+    return type == BW_Q2_K;
+}
+
+static inline bool bw_q8_has_minimum(bw_dtype type)
+{
+    return type == BW_Q4_1 || type == BW_Q5_1 || type == BW_Q2_K || type == BW_Q4_K || type == BW_Q5_K;
+}
+
+/* Unpacks n_groups (<= 16; of 256-value blocks: 8 or 16) of packed weights with the codes in plain
+ * column order: code[32 g + j]. Fields of groups from n_groups on are not touched. NULL for floats. */
+typedef void (*bw_q8_unpack_fn)(bw_q8_chunk *out, const unsigned char *blocks, int n_groups);
+extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT];  /* q8_unpack_ref.c */
+
+/* Chunk i of a weight row, codes in plain order; the padding is cleared. */
+static inline void bw_q8_unpack_chunk(const bw_q8_unpack_fn *unpack, bw_dtype type, bw_q8_chunk *out,
+                                      const unsigned char *row, int i, int cols)
+{
+    int left = cols - i * BW_Q8_CHUNK, n_groups = (left < BW_Q8_CHUNK ? left : BW_Q8_CHUNK) / 32;
+    if (n_groups < BW_Q8_LANES)
+        *out = (bw_q8_chunk){ 0 };
+    unpack[type](out, row + bw_dtype_row_bytes(type, (uint64_t)i * BW_Q8_CHUNK), n_groups);
+}
+
+#endif
