@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "text/pyjson.h"
+#include "text/unicode.h"
 
 /* ---- text that remembers who wrote it -------------------------------------------------------- */
 
@@ -166,17 +167,6 @@ static bw_status wrong_type(bw_error *err, const char *path, const bw_json *foun
     return bw_fail(err, BW_E_ARGUMENT, "%s: found %s, expected %s", path, bw_json_kind_name(found), expected);
 }
 
-/* A string for a message: itself when it is short and plain. */
-static const char *quotable(const bw_json *string)
-{
-    if (string->n_bytes > 40)
-        return "(a long text)";
-    for (size_t i = 0; i < string->n_bytes; i++)
-        if ((unsigned char)string->text[i] < 0x20 || string->text[i] == 0x7F)
-            return "(control characters)";
-    return string->text;
-}
-
 /* A member that is there and not null. */
 static const bw_json *given(const bw_json *object, const char *key)
 {
@@ -203,6 +193,7 @@ static bw_status read_effort(render *r, const bw_json *request)
     static const char low[] = "Reasoning effort is set to low. Keep your thinking brief and focused, moving directly to "
                               "the conclusion without unnecessary elaboration.";
     const bw_json *effort = given(request, "reasoning_effort");
+    char quoted[64];
     r->effort = "";
     if (r->variant != BW_CHAT_38 || !r->thinking)
         return BW_OK;
@@ -212,8 +203,8 @@ static bw_status read_effort(render *r, const bw_json *request)
         r->effort = low;
     else if (!bw_json_is(effort, "medium"))
         return effort->kind == BW_JSON_STRING
-                   ? bw_fail(r->err, BW_E_ARGUMENT, "reasoning_effort: Unexpected reasoning effort \"%s\", expected xhigh, medium or low",
-                             quotable(effort))
+                   ? bw_fail(r->err, BW_E_ARGUMENT, "reasoning_effort: Unexpected reasoning effort %s, expected xhigh, medium or low",
+                             bw_text_quote(quoted, sizeof quoted, effort->text, effort->n_bytes))
                    : wrong_type(r->err, "reasoning_effort", effort, "xhigh, medium or low");
     return BW_OK;
 }
@@ -263,6 +254,9 @@ static bw_status read_part(render *r, const bw_json *part, bool is_system, const
     if (part->kind != BW_JSON_OBJECT)
         return wrong_type(r->err, path, part, "an object such as {\"type\": \"text\", \"text\": \"...\"}");
     const bw_json *type = bw_json_get(part, "type"), *text = bw_json_get(part, "text");
+    char quoted[64] = "none";
+    if (type && type->kind == BW_JSON_STRING)
+        bw_text_quote(quoted, sizeof quoted, type->text, type->n_bytes);
     bool image = bw_json_get(part, "image") || bw_json_get(part, "image_url") || bw_json_is(type, "image");
     bool video = !image && (bw_json_get(part, "video") || bw_json_is(type, "video"));
     if ((image || video) && is_system)
@@ -272,9 +266,8 @@ static bw_status read_part(render *r, const bw_json *part, bool is_system, const
     } else if (video) {
         vision_part(r, "Video", ++r->n_videos, "<|vision_start|><|video_pad|><|vision_end|>");
     } else if (!text) {
-        return bw_fail(r->err, BW_E_ARGUMENT, "%s: Unexpected item type in content%s%s: expected a member text, image or video",
-                       path, type && type->kind == BW_JSON_STRING ? ": " : "",
-                       type && type->kind == BW_JSON_STRING ? quotable(type) : "");
+        return bw_fail(r->err, BW_E_ARGUMENT, "%s: Unexpected item type in content. (Type %s; expected a member text, image or video.)",
+                       path, quoted);
     } else if (text->kind != BW_JSON_STRING) {
         return bw_fail(r->err, BW_E_ARGUMENT, "%s.text: found %s, expected a string", path, bw_json_kind_name(text));
     } else {
@@ -311,7 +304,7 @@ static bw_status read_content(render *r, const bw_json *content, message *m, siz
 static bw_status read_message(render *r, const bw_json *json, size_t index)
 {
     static const char *const roles[] = { "system", "user", "assistant", "tool" };
-    char path[64];
+    char path[64], quoted[64];
     message *m = &r->messages[index];
     m->json = json;
     snprintf(path, sizeof path, "messages[%zu]", index);
@@ -325,8 +318,8 @@ static bw_status read_message(render *r, const bw_json *json, size_t index)
     while (i < BW_COUNT(roles) && !bw_json_is(name, roles[i]))
         i++;
     if (i == BW_COUNT(roles))
-        return bw_fail(r->err, BW_E_ARGUMENT, "%s: Unexpected message role \"%s\": expected system, user, assistant or tool",
-                       path, quotable(name));
+        return bw_fail(r->err, BW_E_ARGUMENT, "%s: Unexpected message role. (Found %s; expected system, user, assistant or tool.)",
+                       path, bw_text_quote(quoted, sizeof quoted, name->text, name->n_bytes));
     m->role = (role)i;
     if (m->role == SYSTEM && index > 0)
         return bw_fail(r->err, BW_E_ARGUMENT, "%s: System message must be at the beginning.", path);

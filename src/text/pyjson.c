@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/unicode.h"
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 
@@ -178,45 +179,21 @@ void bw_json_format_double(char out[BW_JSON_NUMBER_BYTES], double value)
 
 /* ---- UTF-8 ----------------------------------------------------------------------------------- */
 
-/* Length of the well-formed sequence at p, or 0 with *bad = the bytes one U+FFFD stands for (the
- * longest start of a sequence, at least one byte). */
-static size_t utf8_length(const unsigned char *p, size_t n, size_t *bad)
-{
-    *bad = 1;
-    if (p[0] < 0x80)
-        return 1;
-    size_t length = p[0] >= 0xC2 && p[0] <= 0xDF ? 2 : (p[0] & 0xF0) == 0xE0 ? 3 : p[0] >= 0xF0 && p[0] <= 0xF4 ? 4 : 0;
-    if (length == 0)
-        return 0;
-    for (size_t i = 1; i < length; i++) {
-        unsigned char low = 0x80, high = 0xBF;
-        if (i == 1) {
-            low = p[0] == 0xE0 ? 0xA0 : p[0] == 0xF0 ? 0x90 : 0x80;
-            high = p[0] == 0xED ? 0x9F : p[0] == 0xF4 ? 0x8F : 0xBF;
-        }
-        if (i == n || p[i] < low || p[i] > high) {
-            *bad = i;
-            return 0;
-        }
-    }
-    return length;
-}
-
 void bw_json_add_utf8(bw_bytes *out, const char *text, size_t n)
 {
-    const unsigned char *p = (const unsigned char *)text;
-    size_t from = 0, i = 0, bad;
-    while (i < n) {
-        size_t length = utf8_length(p + i, n - i, &bad);
-        if (length) {
-            i += length;
-            continue;
-        }
-        bw_bytes_add(out, text + from, i - from);
+    while (n) {
+        size_t good = bw_utf8_valid_prefix(text, n);
+        bw_bytes_add(out, text, good);
+        text += good;
+        n -= good;
+        if (!n)
+            break;
+        int k = bw_utf8_next((const unsigned char *)text, n);
+        size_t bad = k < 0 ? (size_t)-k : n; /* 0: cut off at the end */
         bw_bytes_add_rune(out, 0xFFFD);
-        from = i += bad;
+        text += bad;
+        n -= bad;
     }
-    bw_bytes_add(out, text + from, n - from);
 }
 
 /* ---- the document ---------------------------------------------------------------------------- */
