@@ -18,7 +18,8 @@
  * A value is typed by the tool's JSON schema for its key (type, nullable, anyOf, oneOf): raw text
  * where a string is allowed or nothing is known; else null (or None), a number, true or false in
  * any case, an array or object; what does not parse stays a string. A float without fraction
- * becomes an integer. Threads: one at a time. */
+ * becomes an integer. A value is held whole until its end is certain, so the bound of what is held
+ * is the bound of the answer. Threads: one at a time. */
 #ifndef BW_TEXT_TOOLCALL_H
 #define BW_TEXT_TOOLCALL_H
 

@@ -201,6 +201,30 @@ TEST(random_answers_give_the_same_events_however_cut)
     }
 }
 
+TEST(every_word_of_a_random_answer_comes_out_once)
+{
+    static const char *const pieces[] = { "<tool_call>", "</tool_call>", "<function=f>", "<function=", ">", "</function>",
+                                          "<parameter=s>", "<parameter=i>", "<parameter=", "</parameter>", "\n", "\n", " ",
+                                          "<", "</", "=" };
+    for (int i = 0; i < 5000; i++) {
+        char text[900] = "", word[16];
+        int n_words = 0;
+        for (int k = rnd_int(1, 40); k > 0; k--) {
+            snprintf(word, sizeof word, "w%dw", n_words);
+            bool is_word = rnd_int(0, 3) == 0;
+            n_words += is_word;
+            strcat(text, is_word ? word : pieces[rnd_int(0, (int)BW_COUNT(pieces) - 1)]);
+        }
+        bw_bytes got = parse(text, strlen(text), NULL);
+        for (int w = 0; w < n_words; w++) {
+            snprintf(word, sizeof word, "w%dw", w);
+            const char *first = strstr(got.data, word);
+            check_that(first && !strstr(first + 1, word), "%s in\n%s\ncame out as\n%s", word, text, got.data);
+        }
+        bw_bytes_fini(&got);
+    }
+}
+
 /* ---- what the format renders, the parsers read ----------------------------------------------- */
 
 static void pass_on(void *arg, bw_reply_part part, const char *text, size_t n)
@@ -353,6 +377,6 @@ TESTS_MAIN(ENTRY(calls_come_out_with_their_arguments), ENTRY(text_without_calls_
            ENTRY(a_missing_opening_tag_is_forgiven_for_known_tools), ENTRY(a_missing_end_of_a_parameter_is_forgiven),
            ENTRY(closing_tags_inside_a_value_are_text_unless_the_call_goes_on_behind_them),
            ENTRY(an_answer_that_ends_inside_a_call_loses_nothing), ENTRY(text_between_the_tags_of_a_call_is_not_lost),
-           ENTRY(random_answers_give_the_same_events_however_cut),
+           ENTRY(random_answers_give_the_same_events_however_cut), ENTRY(every_word_of_a_random_answer_comes_out_once),
            ENTRY(calls_of_recorded_conversations_are_read_back_however_cut), ENTRY(tools_that_are_no_array_are_refused),
            ENTRY(tools_of_odd_shapes_are_no_schema), ENTRY(memory_running_out_is_reported_and_leaks_nothing))
