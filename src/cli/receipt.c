@@ -59,7 +59,11 @@ static void print_drafts(const bw_receipt *r)
         fprintf(stderr, "  drafts     %s, tokens per verify -\n", r->info->has_mtp ? "none" : "none: no MTP head");
         return;
     }
-    fprintf(stderr, "  drafts     %d ahead, %" PRId64 " verifies, accepted", r->draft_n, r->verifies);
+    if (r->setup->draft == BW_DRAFT_AUTO)
+        fprintf(stderr, "  drafts     auto, at last %d ahead, ", r->draft_n);
+    else
+        fprintf(stderr, "  drafts     %d ahead, ", r->draft_n);
+    fprintf(stderr, "%" PRId64 " verifies, accepted", r->verifies);
     for (int i = 0; i < n_positions(r); i++)
         fprintf(stderr, "%s%.2f", i ? " / " : " ", (double)r->accepted_by_position[i] / (double)r->verifies);
     fprintf(stderr, ", %.2f tokens per verify\n", tokens_per_verify(r));

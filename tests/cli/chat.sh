@@ -24,15 +24,13 @@ shows() { is "$1" "$([ "$(grep -cae "$2" "$work/screen")" -ge 1 ] && echo shown)
 : >"$work/screen"
 keys() {
     type_after '> ' 1 'Hello there\n'
-    sleep 3
-    printf '/nonsense\n'
-    sleep 0.5
-    printf '/reset\n'
+    type_after '(cut' 1 '/nonsense\n'
+    type_after '/system' 1 '/reset\n'
     sleep 0.5
     printf '\004'
     sleep 1
 }
-chat --seed 3 --max-tokens 24
+chat --seed 3 --max-tokens 24 --ignore-eos
 shows the_chat_greets 'Ctrl-D leaves'
 shows a_long_answer_says_why_it_ends 'cut: --max-tokens is reached'
 shows an_unknown_command_is_named '/nonsense is not a command'
@@ -45,8 +43,7 @@ keys() {
     type_after '> ' 1 'Tell me a story\n'
     sleep 2
     printf '\003'
-    sleep 1
-    printf 'dropped\003/quit\n'
+    type_after '(interrupted)' 1 'dropped\003/quit\n'
     sleep 1
 }
 chat --seed 3 --ignore-eos
@@ -57,10 +54,11 @@ shows the_receipt_counts_one_answer '^receipt'
 : >"$work/screen"
 keys() {
     type_after '> ' 1 'one\ntwo\nthree\n'
-    sleep 3
+    type_after '(cut' 1 ''
+    sleep 1
     printf '\004'
     sleep 1
 }
-chat --seed 3 --max-tokens 8
+chat --seed 3 --max-tokens 8 --ignore-eos
 is a_paste_is_one_message "$(grep -ca 'cut: --max-tokens' "$work/screen")" 1
 exit $failed

@@ -69,7 +69,7 @@ is inspect_names_what_a_broken_head_lacks "$status:$(grep -c 'MTP: 14/15 tensors
 # ---- prompts ------------------------------------------------------------------------------------------
 
 refuses text_without_a_tokenizer 1 tokenizer --ids -- run $model "Hello"
-refuses eval_text_without_a_tokenizer 1 tokenizer --ids -- eval $model --text README.md
+refuses eval_text_without_a_tokenizer 1 tokenizer --ids -- eval $model --text $model/config.json
 refuses stop_string_without_a_tokenizer 1 --stop '"x"' -- run $model --ids $ids --stop x
 refuses empty_prompt 1 "prompt" empty -- run $lamb ""
 refuses empty_pipe 1 "standard input is empty" -- run $lamb
@@ -78,8 +78,8 @@ bw_in "$work/blank" run $lamb
 check_refusal blank_pipe 1 "standard input is empty"
 refuses eval_empty_text 1 "empty" -- eval $lamb --text /dev/null
 refuses eval_text_that_is_not_there 1 "$work/nothing" -- eval $lamb --text "$work/nothing"
-refuses drafts_without_a_head 1 --draft MTP -- run tests/golden/moe-mlx --ids tests/golden/moe-mlx/ids.json --draft 3
-refuses draft_logits_without_a_head 1 --draft-logits MTP -- eval tests/golden/moe-mlx --ids tests/golden/moe-mlx/ids.json \
+refuses drafts_without_a_head 1 --draft mtp -- run tests/golden/moe-mlx --ids tests/golden/moe-mlx/ids.json --draft 3
+refuses draft_logits_without_a_head 1 --draft-logits mtp -- eval tests/golden/moe-mlx --ids tests/golden/moe-mlx/ids.json \
     --draft-logits 3 "$work/x.npy"
 refuses prompt_longer_than_the_context 1 160 100 -- run $model --ids $ids --ctx 100
 refuses prompt_as_long_as_the_context 1 160 -- run $model --ids $ids --ctx 160
