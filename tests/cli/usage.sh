@@ -13,7 +13,7 @@ for command in run eval inspect tokenize; do
     refuses "${command}_with_an_unknown_option" 2 "bellwether $command" --frobnicate -- $command $lamb --frobnicate
     bw $command --help
     is "${command}_help_succeeds" "$status:$(wc -c <"$work/err")" 0:0
-    is "${command}_help_ends_with_an_example" "$(tail -n 1 "$work/out" | grep -c "^ *bellwether $command ")" 1
+    is "${command}_help_ends_with_an_example" "$(tail -n 1 "$work/out" | grep -c "bellwether $command ")" 1
     bw $command --version
     is "${command}_version" "$(cat "$work/out")" "$(./bellwether --version)"
 done
