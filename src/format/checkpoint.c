@@ -164,6 +164,11 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const bw_gguf_value *)a)->key, ((const bw_gguf_value *)b)->key);
 }
 
+static const char *file_name(const bw_checkpoint *c, int file)
+{
+    return file < c->n_files ? c->files[file].path : c->path;
+}
+
 /* Sorts, so that lookups are quick and a name that stands twice has its twin beside it. */
 static bw_status finish(bw_checkpoint *c, bw_error *err)
 {
@@ -177,9 +182,9 @@ static bw_status finish(bw_checkpoint *c, bw_error *err)
             continue;
         if (a->file == b->file)
             return bw_fail(err, BW_E_FORMAT, "%s: tensor %s stands in the header twice: two readers would see two models",
-                           c->files[a->file].path, a->name);
+                           file_name(c, a->file), a->name);
         return bw_fail(err, BW_E_FORMAT, "tensor %s is in %s and in %s: remove the file that does not belong to the model",
-                       a->name, c->files[a->file].path, c->files[b->file].path);
+                       a->name, file_name(c, a->file), file_name(c, b->file));
     }
     for (int i = 1; i < c->n_values; i++)
         if (strcmp(c->values[i - 1].key, c->values[i].key) == 0)
@@ -210,24 +215,44 @@ static bw_status open_container(bw_checkpoint *c, bw_error *err)
     return bw_gguf_open(c, err);
 }
 
+static bw_status create(bw_checkpoint **out, const char *path, bw_error *err)
+{
+    bw_checkpoint *c = *out = bw_mem_zalloc(1, sizeof *c, BW_MEM_MISC);
+    if (!c || !(c->path = bw_mem_strdup(path)))
+        return bw_fail_memory(err, path, sizeof *c);
+    return BW_OK;
+}
+
+/* Hands over a whole checkpoint, or none. */
+static bw_status hand_over(bw_checkpoint **out, bw_checkpoint *c, bw_status st)
+{
+    if (st)
+        bw_checkpoint_close(c);
+    *out = st ? NULL : c;
+    return st;
+}
+
 bw_status bw_checkpoint_open(bw_checkpoint **out, const char *path, bw_error *err)
 {
-    *out = NULL;
-    bw_checkpoint *c = bw_mem_zalloc(1, sizeof *c, BW_MEM_MISC);
-    if (!c)
-        return bw_fail_memory(err, path, sizeof *c);
-    bw_status st;
-    c->path = bw_mem_strdup(path);
-    if (!c->path)
-        st = bw_fail_memory(err, path, strlen(path) + 1);
-    else if (!(st = open_container(c, err)))
+    bw_checkpoint *c;
+    bw_status st = create(&c, path, err);
+    if (!st && !(st = open_container(c, err)))
         st = finish(c, err);
-    if (st) {
-        bw_checkpoint_close(c);
-        return st;
+    return hand_over(out, c, st);
+}
+
+bw_status bw_checkpoint_from_memory(bw_checkpoint **out, bw_container container, const char *path, const unsigned char *data,
+                                    uint64_t bytes, bw_error *err)
+{
+    bw_checkpoint *c;
+    bw_status st = create(&c, path, err);
+    if (!st) {
+        c->container = container;
+        st = (container == BW_CONTAINER_HF ? bw_safetensors_parse : bw_gguf_parse)(c, path, data, bytes, 0, err);
     }
-    *out = c;
-    return BW_OK;
+    if (!st)
+        st = finish(c, err);
+    return hand_over(out, c, st);
 }
 
 void bw_checkpoint_close(bw_checkpoint *c)

@@ -52,6 +52,11 @@ bw_status bw_safetensors_parse(bw_checkpoint *c, const char *path, const unsigne
 bw_status bw_gguf_parse(bw_checkpoint *c, const char *path, const unsigned char *data, uint64_t bytes, int file,
                         bw_error *err);
 
+/* A whole checkpoint of one file in memory, which stays the caller's and must outlive it: for tests
+ * and fuzzing, where a sanitizer should see the first byte read outside the block. */
+bw_status bw_checkpoint_from_memory(bw_checkpoint **out, bw_container container, const char *path, const unsigned char *data,
+                                    uint64_t bytes, bw_error *err);
+
 /* A text as one JSON object, at most 64 levels deep; `path` is for messages. The caller puts *out. */
 bw_status bw_json_read(const char *path, const unsigned char *data, uint64_t bytes, struct json_object **out,
                        bw_error *err);

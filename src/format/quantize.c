@@ -153,7 +153,7 @@ static void iq4_nl_block(const float *x, u8 *p)
  * chosen so that the largest of them becomes `low`. */
 static float signed_scales(const float *x, int width, float reach, int low, int high, int *scales)
 {
-    float s[16];
+    float s[16] = { 0 };
     const int n = 256 / width;
     for (int i = 0; i < n; i++)
         s[i] = extreme(x + i * width, width) / -reach;

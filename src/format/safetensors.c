@@ -176,8 +176,6 @@ static bw_status read_integer(scanner *s, const char *what, uint64_t *value)
 /* Any value, for a key we do not know. */
 static bw_status skip_value(scanner *s, int depth)
 {
-    if (depth > MAX_DEPTH)
-        return malformed(s, "values are nested deeper than 4 levels");
     const char *text;
     char *names = s->names;
     int c = peek(s);
@@ -189,6 +187,8 @@ static bw_status skip_value(scanner *s, int depth)
     }
     if (c == '{' || c == '[') {
         const int close = c == '{' ? '}' : ']';
+        if (depth > MAX_DEPTH)
+            return malformed(s, "values are nested deeper than 4 levels");
         s->p++;
         if (take(s, close))
             return BW_OK;
@@ -380,7 +380,8 @@ static bw_status check_spans(const char *path, span *spans, size_t n, uint64_t h
         return bw_fail(err, BW_E_FORMAT, "%s: the file is cut off: %" PRIu64 " bytes, its header describes %" PRIu64
                        "; download it again", path, header_bytes + room,
                        last > UINT64_MAX - header_bytes ? UINT64_MAX : header_bytes + last);
-    qsort(spans, n, sizeof *spans, by_place);
+    if (n)
+        qsort(spans, n, sizeof *spans, by_place);
     for (size_t i = 0; i < n; i++) {
         if (spans[i].begin != at)
             return bw_fail(err, BW_E_FORMAT, "%s: tensor %s begins at byte %" PRIu64 " of the data, the one before ends at %"
