@@ -39,8 +39,7 @@ static void try_product(const bw_cpu_kernels *k, const char *level, bw_dtype typ
     const bool add = rnd_int(0, 1);
     float *x = guarded_floats((size_t)n * (size_t)cols), *y = guarded_floats((size_t)n * stride);
     float *before = guarded_floats((size_t)n * stride), *one = guarded_floats(1), *row = guarded_floats((size_t)cols);
-    void *scratch = guarded_bytes(k->matmul_scratch_bytes(cols) + 64);
-    scratch = (void *)(((uintptr_t)scratch + 63) / 64 * 64);
+    void *scratch = guarded_bytes(k->matmul_scratch_bytes(cols));
     random_rows(x, n, cols);
     for (size_t i = 0; i < (size_t)n * stride; i++)
         before[i] = y[i] = rnd_float();
@@ -127,30 +126,40 @@ TEST(wide_rows_are_multiplied_like_narrow_ones)
     }
 }
 
-/* The largest sums there can be: an intermediate of 16 bits that saturates would show here. */
+/* The largest sums there can be, of every type: an intermediate of 16 bits that saturates would show. */
 TEST(extreme_codes_do_not_saturate)
 {
-    enum { COLS = 512 };
+    enum { COLS = 1024 };
     bw_cpu_kernels k;
     each_level (level, k)
-        for (int sign = 0; sign < 4; sign++) {
-            bw_weight w = random_weight(BW_Q8_0, 1, COLS, true);
-            unsigned char *data = guarded_bytes(bw_dtype_row_bytes(BW_Q8_0, COLS));
-            float *x = guarded_floats(COLS), *y = guarded_floats(1);
-            for (int g = 0; g < COLS / 32; g++) {
-                put_half(data + 34 * g, 1);
-                memset(data + 34 * g + 2, sign & 1 ? 0x80 : 0x7F, 32); /* -128 or 127 */
+        for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
+            for (int i = 0; i < 8; i++) {
+                static const unsigned char fills[] = { 0x00, 0xFF, 0x80, 0x7F };
+                const bw_dtype_info *info = bw_dtype_get(type);
+                const bw_weight w = random_weight(type, 1, COLS, true);
+                float *x = guarded_floats(COLS), *y = guarded_floats(1), *row = guarded_floats(COLS);
+                unsigned char *data = (unsigned char *)(uintptr_t)w.data;
+                int first, second;
+                scale_places(type, &first, &second);
+                memset(data, fills[i / 2], bw_dtype_row_bytes(type, COLS));
+                for (int at = 0; at < (int)bw_dtype_row_bytes(type, COLS); at += info->bytes) {
+                    put_half(data + at + first, 1);
+                    if (second >= 0)
+                        put_half(data + at + second, 0);
+                }
+                for (int c = 0; c < COLS; c++)
+                    x[c] = i % 2 ? -127.0f : 127.0f;
+                weight_values(row, &w, 0);
+                double want = 0, size = 0;
+                for (int c = 0; c < COLS; c++) {
+                    want += (double)row[c] * x[c];
+                    size += fabs((double)row[c] * x[c]);
+                }
+                const rows_of_q8 q = rounded_rows(&k, x, 1, COLS);
+                k.matmul_int8(y, 1, &w, 0, 1, &q.q, 1, false, guarded_bytes(k.matmul_scratch_bytes(COLS)));
+                check_near(*y, want, 8 * FLT_EPSILON * size, "%s %s of bytes %#x", level, info->name, fills[i / 2]);
+                check_guards();
             }
-            for (int c = 0; c < COLS; c++)
-                x[c] = sign & 2 ? -127.0f : 127.0f;
-            w.data = data;
-            rows_of_q8 q = rounded_rows(&k, x, 1, COLS);
-            void *scratch = guarded_bytes(k.matmul_scratch_bytes(COLS) + 64);
-            k.matmul_int8(y, 1, &w, 0, 1, &q.q, 1, false, (void *)(((uintptr_t)scratch + 63) / 64 * 64));
-            check_that(*y == (sign & 1 ? -128.0f : 127.0f) * (sign & 2 ? -127.0f : 127.0f) * COLS, "%s sign %d: %g", level,
-                       sign, *y);
-            check_guards();
-        }
 }
 
 /* ---- operations ---- */
@@ -195,8 +204,7 @@ TEST(project_is_norm_then_products_on_any_number_of_threads)
             if (norm)
                 k.rms_norm(normed, x, w, n, cols, 1e-6f);
             rows_of_q8 q = rounded_rows(&k, normed, n, cols);
-            void *scratch = guarded_bytes(k.matmul_scratch_bytes(cols) + 64);
-            scratch = (void *)(((uintptr_t)scratch + 63) / 64 * 64);
+            void *scratch = guarded_bytes(k.matmul_scratch_bytes(cols));
             for (int o = 0; o < 4; o++) {
                 if (weights[o].int8)
                     k.matmul_int8(want[o], (size_t)weights[o].rows, &weights[o], 0, weights[o].rows, &q.q, n, false, scratch);

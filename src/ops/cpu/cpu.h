@@ -74,8 +74,10 @@ typedef struct bw_cpu_kernels {
 void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k);    /* matmul_ref.c: the first group above */
 void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention, delta rule, sampling */
 void bw_cpu_fill_avx2_norm(bw_cpu_kernels *k);     /* norm_avx2.c: norms, rounding, silu */
+void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c: products */
 void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
 void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k);   /* norm_avx512.c */
+void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
 void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
 
 /* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL

@@ -15,10 +15,10 @@ static const struct level {
 } levels[] = {
     { "ref", bw_cpu_is_any, { bw_cpu_fill_ref_matmul, bw_cpu_fill_ref_mixer } },
 #if defined(__x86_64__)
-    { "avx2", bw_cpu_has_avx2_fma, { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_mixer } },
+    { "avx2", bw_cpu_has_avx2_fma, { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_mixer } },
     { "avx512",
       bw_cpu_has_avx512_vnni,
-      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_mixer } },
+      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_mixer } },
 #endif
 };
 

@@ -57,6 +57,7 @@ static inline bool bw_q8_has_minimum(bw_dtype type)
  * column order: code[32 g + j]. Fields of groups from n_groups on are not touched. NULL for floats. */
 typedef void (*bw_q8_unpack_fn)(bw_q8_chunk *out, const unsigned char *blocks, int n_groups);
 extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT];  /* q8_unpack_ref.c */
+extern const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT]; /* q8_unpack_avx2.c */
 
 /* Chunk i of a weight row, codes in plain order; the padding is cleared. */
 static inline void bw_q8_unpack_chunk(const bw_q8_unpack_fn *unpack, bw_dtype type, bw_q8_chunk *out,
