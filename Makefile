@@ -44,10 +44,12 @@ endif
 
 # ---- flags -------------------------------------------------------------------------------------
 
+# gcc's sanitizers confuse its own -Wmaybe-uninitialized; without them it stays on.
 # -ffp-contract=off: a*b+c is two roundings unless the code says fma, so bytes repeat everywhere.
 OPT ?= -O2 -g
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-format-truncation \
-        -Werror=implicit-function-declaration $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option)
+        -Werror=implicit-function-declaration $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option) \
+        $(if $(SANITIZE),-Wno-maybe-uninitialized)
 CFLAGS_ALL := -std=c17 -D_POSIX_C_SOURCE=200809L -DBW_VERSION='"$(VERSION)"' $(OPT) $(WARN) -fPIC \
               -ffp-contract=off -fno-math-errno -pthread -Iinclude -Isrc $(PKG_CFLAGS) $(CFLAGS) $(SANITIZE)
 LDLIBS_ALL := $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SANITIZE)
@@ -76,7 +78,7 @@ SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 
 # The programs a user starts stand in the root; those of another build stay in its directory.
 PROGRAM := $(if $(filter build,$(BUILD)),bellwether,$(BUILD)/bellwether)
-SYNTH := $(if $(wildcard tools/synth.c),$(if $(filter build,$(BUILD)),tools/synth,$(BUILD)/tools/synth))
+SYNTH := $(if $(filter build,$(BUILD)),tools/synth,$(BUILD)/tools/synth)
 
 .PHONY: all lib shared tests test test-fuzz asan tsan fuzz install clean help \
         asan-build tsan-build fuzz-bins sanitized-tests
