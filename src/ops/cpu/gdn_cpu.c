@@ -3,7 +3,7 @@
  * A span runs over its *virtual rows*: the pending rows the last verification accepted, then the
  * rows of the batch. Pass 1, per virtual row and block of heads: convolution, norms, beta and decay.
  * Pass 2, per span and value head: the recurrence over all virtual rows with the head's state in
- * cache, tile by tile, and the gated norm; draft rows run on a copy. The same pass moves the conv
+ * cache, tile by tile, and the gated norm; draft rows run on a copy of the tile. The same pass moves the conv
  * window on and keeps the draft rows as the new pending ones: nothing in it reads those any more.
  * Runs on the caller's thread and the pool; owns nothing. */
 #include <assert.h>
@@ -91,10 +91,11 @@ static size_t lay_out(gdn_work *w, unsigned char *arena, const bw_gdn_shape *s, 
     return at;
 }
 
-/* Per thread: the copy of a head's state for draft rows, and its outputs before the norm. */
-static size_t thread_floats(const bw_gdn_shape *s)
+/* Per thread: the copy of a tile's state for draft rows, and a head's outputs before the norm. */
+static size_t thread_floats(const bw_gdn_shape *s, int max_pending)
 {
-    return head_floats(s) + (size_t)ROWS_AT_ONCE * (size_t)padded_d_v(s);
+    const int rows = max_pending > ROWS_AT_ONCE ? max_pending : ROWS_AT_ONCE;
+    return (size_t)s->d_k * BW_GDN_TILE + (size_t)rows * (size_t)padded_d_v(s);
 }
 
 bw_cpu_needs bw_cpu_gdn_needs(const bw_cpu_kernels *k, const bw_op_limits *limits)
@@ -105,7 +106,7 @@ bw_cpu_needs bw_cpu_gdn_needs(const bw_cpu_kernels *k, const bw_op_limits *limit
         return (bw_cpu_needs){ 0 };
     return (bw_cpu_needs){
         .arena = lay_out(NULL, NULL, s, limits->max_spans, limits->max_rows + limits->max_spans * limits->max_pending),
-        .per_thread = thread_floats(s) * sizeof(float),
+        .per_thread = thread_floats(s, limits->max_pending) * sizeof(float),
     };
 }
 
@@ -212,8 +213,8 @@ static void mix_row(void *arg, int unit, int thread)
 
 /* ---- pass 2: the recurrence, and what is kept ------------------------------------------------ */
 
-/* n virtual rows from `first` through the state of one head; y [n, padded d_v], NULL: not wanted. */
-static void run_rows(const gdn_work *w, float *S, int h, int first, int n, float *y)
+/* n virtual rows from `first` through one tile of a head; y, at stride padded d_v, NULL: not wanted. */
+static void run_tile(const gdn_work *w, float *S, int h, int tile, int first, int n, float *y)
 {
     const bw_gdn_shape *s = w->args->shape;
     const int key_head = s->v_heads_tiled ? h % s->n_k_heads : h / (s->n_v_heads / s->n_k_heads);
@@ -221,35 +222,47 @@ static void run_rows(const gdn_work *w, float *S, int h, int first, int n, float
     const int padded = padded_d_v(s);
     const float *row = w->mixed + (size_t)first * width;
     const float *q = row + (size_t)key_head * s->d_k, *k = q + keys;
-    const float *v = row + 2 * keys + (size_t)h * padded;
+    const float *v = row + 2 * keys + (size_t)h * padded + tile * BW_GDN_TILE;
     const float *g = row + 2 * keys + (size_t)s->n_v_heads * padded + h, *beta = g + s->n_v_heads;
-    for (int t = 0; t < n_tiles(s); t++)
-        w->cpu->k.delta_rows(S + (size_t)t * s->d_k * BW_GDN_TILE, s->d_k, n, q, k, width, v + t * BW_GDN_TILE, width,
-                             g, beta, width, y ? y + t * BW_GDN_TILE : NULL, (size_t)padded);
+    if (n > 0)
+        w->cpu->k.delta_rows(S, s->d_k, n, q, k, width, v, width, g, beta, width, y, (size_t)padded);
 }
 
-static void run_head(const gdn_work *w, int span_index, int h, float *scratch)
+/* Rows of the span computed at once from its virtual row i on: all drafts together, so that the copy
+ * of a tile's state they run on need not outlive it. */
+static int rows_from(int i, int n_commit, int n_all)
+{
+    if (n_all - i <= ROWS_AT_ONCE || i == n_commit)
+        return n_all - i;
+    return n_commit - i < ROWS_AT_ONCE ? n_commit - i : ROWS_AT_ONCE;
+}
+
+static void run_head(const gdn_work *w, int span_index, int h, float *draft_state)
 {
     const bw_gdn_args *args = w->args;
     const bw_gdn_shape *s = args->shape;
     const bw_span *span = &args->spans[span_index];
     const gdn_span *virt = &w->spans[span_index];
     const int n_commit = virt->n_accepted + span->n_final, n_all = virt->n_accepted + span->n_rows;
-    float *S = args->state.state + ((size_t)span->slot * s->n_v_heads + h) * head_floats(s);
-    float *draft_state = scratch, *y = scratch + head_floats(s);
+    const size_t tile_floats = (size_t)s->d_k * BW_GDN_TILE, padded = (size_t)padded_d_v(s);
+    float *S = args->state.state + ((size_t)span->slot * s->n_v_heads + h) * head_floats(s), *y = draft_state + tile_floats;
 
-    if (virt->n_accepted > 0)
-        run_rows(w, S, h, virt->first, virt->n_accepted, NULL);
-    for (int i = virt->n_accepted; i < n_all;) {
-        if (i == n_commit) {
-            memcpy(draft_state, S, head_floats(s) * sizeof *S);
-            S = draft_state;
+    for (int t = 0; t < n_tiles(s); t++)
+        run_tile(w, S + t * tile_floats, h, t, virt->first, virt->n_accepted, NULL);
+    for (int i = virt->n_accepted, n; i < n_all; i += n) {
+        n = rows_from(i, n_commit, n_all);
+        const int n_final = n_commit - i < n ? n_commit - i : n;
+        for (int t = 0; t < n_tiles(s); t++) {
+            float *tile = S + t * tile_floats, *y_tile = y + t * BW_GDN_TILE;
+            run_tile(w, tile, h, t, virt->first + i, n_final, y_tile);
+            if (n_final == n)
+                continue;
+            memcpy(draft_state, tile, tile_floats * sizeof *tile);
+            run_tile(w, draft_state, h, t, virt->first + n_commit, n - n_final, y_tile + (size_t)n_final * padded);
         }
-        const int rest = (i < n_commit ? n_commit : n_all) - i, n = rest < ROWS_AT_ONCE ? rest : ROWS_AT_ONCE;
-        run_rows(w, S, h, virt->first + i, n, y);
-        for (int j = 0; j < n; j++, i++) {
-            const size_t at = ((size_t)(span->first_row + i - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
-            w->cpu->k.gated_norm(args->out + at, y + (size_t)j * padded_d_v(s), args->norm, args->z + at, s->d_v, s->eps);
+        for (int j = 0; j < n; j++) {
+            const size_t at = ((size_t)(span->first_row + i + j - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
+            w->cpu->k.gated_norm(args->out + at, y + (size_t)j * padded, args->norm, args->z + at, s->d_v, s->eps);
         }
     }
 }
@@ -293,7 +306,7 @@ void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args)
     assert(s->conv_dim == 2 * s->n_k_heads * s->d_k + s->n_v_heads * s->d_v);
     gdn_work w = { .cpu = cpu, .args = args, .n_virtual = count_virtual(args) };
     size_t bytes = lay_out(&w, cpu->arena, s, args->n_spans, w.n_virtual);
-    assert(bytes <= cpu->arena_bytes && thread_floats(s) * sizeof(float) <= cpu->per_thread_bytes);
+    assert(bytes <= cpu->arena_bytes && thread_floats(s, args->state.max_pending) * sizeof(float) <= cpu->per_thread_bytes);
     (void)bytes;
     list_rows(&w);
     const int n_heads = 2 * s->n_k_heads + s->n_v_heads;

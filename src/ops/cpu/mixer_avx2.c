@@ -284,54 +284,129 @@ typedef struct columns {
     __m256 low, high; /* of a tile of 16 */
 } columns;
 
-/* S^T k of the 16 columns, rows of S in four interleaved sums. */
-static inline columns columns_dot(const float *S, const float *k, int d_k)
+static inline columns columns_zero(void)
 {
-    __m256 low[4], high[4];
-    UNROLLED for (int j = 0; j < 4; j++)
-        low[j] = high[j] = _mm256_setzero_ps();
-    int i = 0;
-    for (; i + 4 <= d_k; i += 4, S += 4 * BW_GDN_TILE)
-        UNROLLED for (int j = 0; j < 4; j++) {
-            const __m256 x = _mm256_set1_ps(k[i + j]);
-            low[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + j * BW_GDN_TILE), low[j]);
-            high[j] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + j * BW_GDN_TILE + 8), high[j]);
-        }
-    for (; i < d_k; i++, S += BW_GDN_TILE) {
-        const __m256 x = _mm256_set1_ps(k[i]);
-        low[0] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S), low[0]);
-        high[0] = _mm256_fmadd_ps(x, _mm256_loadu_ps(S + 8), high[0]);
-    }
-    return (columns){ _mm256_add_ps(_mm256_add_ps(low[0], low[1]), _mm256_add_ps(low[2], low[3])),
-                      _mm256_add_ps(_mm256_add_ps(high[0], high[1]), _mm256_add_ps(high[2], high[3])) };
+    return (columns){ _mm256_setzero_ps(), _mm256_setzero_ps() };
 }
 
-static inline __m256 delta_of(__m256 v, __m256 decay, __m256 beta, __m256 dot)
+static inline columns columns_load(const float *x)
 {
-    return _mm256_mul_ps(beta, _mm256_sub_ps(v, _mm256_mul_ps(decay, dot)));
+    return (columns){ _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8) };
+}
+
+static inline void columns_store(float *x, columns c)
+{
+    _mm256_storeu_ps(x, c.low);
+    _mm256_storeu_ps(x + 8, c.high);
+}
+
+static inline columns columns_add(columns a, columns b)
+{
+    return (columns){ _mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high) };
+}
+
+/* sum + x c */
+static inline columns columns_fma(float x, columns c, columns sum)
+{
+    const __m256 f = _mm256_set1_ps(x);
+    return (columns){ _mm256_fmadd_ps(f, c.low, sum.low), _mm256_fmadd_ps(f, c.high, sum.high) };
+}
+
+/* S^T k of the 16 columns, rows of S in two interleaved sums. */
+static inline columns columns_dot(const float *S, const float *k, int d_k)
+{
+    columns even = columns_zero(), odd = even;
+    int i = 0;
+    for (; i + 2 <= d_k; i += 2, S += 2 * BW_GDN_TILE) {
+        even = columns_fma(k[i], columns_load(S), even);
+        odd = columns_fma(k[i + 1], columns_load(S + BW_GDN_TILE), odd);
+    }
+    if (i < d_k)
+        even = columns_fma(k[i], columns_load(S), even);
+    return columns_add(even, odd);
+}
+
+/* What one pass over S is for: y = S^T q and the next row's S^T k are summed while S <- g S + k d^T is
+ * in registers, in the order of columns_dot, so that a row's bits do not depend on where a call ends. */
+typedef struct pass {
+    const float *k, *q, *next_k;
+    __m256 decay;
+    columns delta;
+} pass;
+
+static inline __attribute__((always_inline)) void update_row(float *S, const pass *p, int i, columns *y, columns *dot,
+                                                             bool want_y, bool want_dot)
+{
+    columns s = columns_load(S);
+    s.low = _mm256_mul_ps(p->decay, s.low);
+    s.high = _mm256_mul_ps(p->decay, s.high);
+    s = columns_fma(p->k[i], p->delta, s);
+    columns_store(S, s);
+    if (want_y)
+        *y = columns_fma(p->q[i], s, *y);
+    if (want_dot)
+        *dot = columns_fma(p->next_k[i], s, *dot);
+}
+
+static inline __attribute__((always_inline)) void update_as(float *S, int d_k, const pass *p, columns *y, columns *dot,
+                                                            bool want_y, bool want_dot)
+{
+    columns y_even = columns_zero(), y_odd = y_even, dot_even = y_even, dot_odd = y_even;
+    int i = 0;
+    for (; i + 2 <= d_k; i += 2, S += 2 * BW_GDN_TILE) {
+        update_row(S, p, i, &y_even, &dot_even, want_y, want_dot);
+        update_row(S + BW_GDN_TILE, p, i + 1, &y_odd, &dot_odd, want_y, want_dot);
+    }
+    if (i < d_k)
+        update_row(S, p, i, &y_even, &dot_even, want_y, want_dot);
+    *y = columns_add(y_even, y_odd);
+    *dot = columns_add(dot_even, dot_odd);
+}
+
+static inline __m256 delta_of(__m256 v, __m256 decay, float beta, __m256 dot)
+{
+    return _mm256_mul_ps(_mm256_set1_ps(beta), _mm256_sub_ps(v, _mm256_mul_ps(decay, dot)));
 }
 
 /* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
 static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
                        size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
 {
+    columns out, dot = n > 0 ? columns_dot(S, k, d_k) : columns_zero();
     for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
-        const __m256 decay = _mm256_set1_ps(*g), b = _mm256_set1_ps(*beta);
-        const columns dot = columns_dot(S, k, d_k);
-        const __m256 low = delta_of(_mm256_loadu_ps(v), decay, b, dot.low);
-        const __m256 high = delta_of(_mm256_loadu_ps(v + 8), decay, b, dot.high);
-        for (int i = 0; i < d_k; i++) {
-            float *row = S + (size_t)i * BW_GDN_TILE;
-            const __m256 x = _mm256_set1_ps(k[i]);
-            _mm256_storeu_ps(row, _mm256_fmadd_ps(x, low, _mm256_mul_ps(decay, _mm256_loadu_ps(row))));
-            _mm256_storeu_ps(row + 8, _mm256_fmadd_ps(x, high, _mm256_mul_ps(decay, _mm256_loadu_ps(row + 8))));
-        }
-        if (y) {
-            const columns out = columns_dot(S, q, d_k);
-            _mm256_storeu_ps(y + (size_t)r * y_stride, out.low);
-            _mm256_storeu_ps(y + (size_t)r * y_stride + 8, out.high);
-        }
+        pass p = { .k = k, .q = q, .next_k = k + k_stride, .decay = _mm256_set1_ps(*g) };
+        const columns x = columns_load(v);
+        p.delta.low = delta_of(x.low, p.decay, *beta, dot.low);
+        p.delta.high = delta_of(x.high, p.decay, *beta, dot.high);
+        if (y && r + 1 < n)
+            update_as(S, d_k, &p, &out, &dot, true, true);
+        else if (y)
+            update_as(S, d_k, &p, &out, &dot, true, false);
+        else if (r + 1 < n)
+            update_as(S, d_k, &p, &out, &dot, false, true);
+        else
+            update_as(S, d_k, &p, &out, &dot, false, false);
+        if (y)
+            columns_store(y + (size_t)r * y_stride, out);
     }
+}
+
+/* Channels a and a + 4 of [channel, 4], side by side. */
+static inline __m256 load_two(const float *w, int a)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(w + 4 * a)), _mm_loadu_ps(w + 4 * a + 16), 1);
+}
+
+/* The four weights of 8 channels, [channel, 4] in memory, turned in registers. */
+static inline void turn_weights(__m256 out[4], const float *w)
+{
+    const __m256 a = load_two(w, 0), b = load_two(w, 1), c = load_two(w, 2), d = load_two(w, 3);
+    const __m256 ab_low = _mm256_unpacklo_ps(a, b), ab_high = _mm256_unpackhi_ps(a, b);
+    const __m256 cd_low = _mm256_unpacklo_ps(c, d), cd_high = _mm256_unpackhi_ps(c, d);
+    out[0] = _mm256_shuffle_ps(ab_low, cd_low, 0x44);
+    out[1] = _mm256_shuffle_ps(ab_low, cd_low, 0xEE);
+    out[2] = _mm256_shuffle_ps(ab_high, cd_high, 0x44);
+    out[3] = _mm256_shuffle_ps(ab_high, cd_high, 0xEE);
 }
 
 static void conv_silu(float *out, const float *const *x, const float *w, int width, int first, int n)
@@ -340,10 +415,16 @@ static void conv_silu(float *out, const float *const *x, const float *w, int wid
     for (int j = 0; j < n; j += 8) {
         const __m256 m = _mm256_castsi256_ps(lanes(n - j));
         const float *wj = w + (size_t)(first + j) * (size_t)width;
-        __m256 sum = _mm256_setzero_ps();
-        for (int i = 0; i < width; i++) {
-            __m256 weight = _mm256_mask_i32gather_ps(_mm256_setzero_ps(), wj + i, at, m, 4);
-            sum = _mm256_fmadd_ps(weight, load(x[i] + first + j, n - j), sum);
+        __m256 sum = _mm256_setzero_ps(), weights[4];
+        if (width == 4 && n - j >= 8) { /* the usual one; gathers are several times slower, with the same sum */
+            turn_weights(weights, wj);
+            UNROLLED for (int i = 0; i < 4; i++)
+                sum = _mm256_fmadd_ps(weights[i], _mm256_loadu_ps(x[i] + first + j), sum);
+        } else {
+            for (int i = 0; i < width; i++) {
+                const __m256 weight = _mm256_mask_i32gather_ps(_mm256_setzero_ps(), wj + i, at, m, 4);
+                sum = _mm256_fmadd_ps(weight, load(x[i] + first + j, n - j), sum);
+            }
         }
         store(out + j, n - j, silu8(sum));
     }

@@ -256,35 +256,93 @@ static inline __m512 columns_dot(const float *S, const float *k, int d_k)
     return _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
 }
 
-/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q, in two passes over S. */
+/* What one pass over S is for: y = S^T q and the next row's S^T k are summed while S <- g S + k d^T is
+ * in registers, in the order of columns_dot, so that a row's bits do not depend on where a call ends. */
+typedef struct pass {
+    const float *k, *q, *next_k;
+    __m512 decay, delta;
+} pass;
+
+static inline __attribute__((always_inline)) void update_row(float *S, const pass *p, int i, __m512 *y, __m512 *dot,
+                                                               bool want_y, bool want_dot)
+{
+    const __m512 kept = _mm512_mul_ps(p->decay, _mm512_loadu_ps(S));
+    const __m512 s = _mm512_fmadd_ps(_mm512_set1_ps(p->k[i]), p->delta, kept);
+    _mm512_storeu_ps(S, s);
+    if (want_y)
+        *y = _mm512_fmadd_ps(_mm512_set1_ps(p->q[i]), s, *y);
+    if (want_dot)
+        *dot = _mm512_fmadd_ps(_mm512_set1_ps(p->next_k[i]), s, *dot);
+}
+
+static inline __attribute__((always_inline)) void update_as(float *S, int d_k, const pass *p, __m512 *y, __m512 *dot,
+                                                            bool want_y, bool want_dot)
+{
+    __m512 ys[4], dots[4];
+    UNROLLED for (int j = 0; j < 4; j++)
+        ys[j] = dots[j] = _mm512_setzero_ps();
+    int i = 0;
+    for (; i + 4 <= d_k; i += 4, S += 4 * BW_GDN_TILE)
+        UNROLLED for (int j = 0; j < 4; j++)
+            update_row(S + j * BW_GDN_TILE, p, i + j, &ys[j], &dots[j], want_y, want_dot);
+    for (; i < d_k; i++, S += BW_GDN_TILE)
+        update_row(S, p, i, &ys[0], &dots[0], want_y, want_dot);
+    *y = _mm512_add_ps(_mm512_add_ps(ys[0], ys[1]), _mm512_add_ps(ys[2], ys[3]));
+    *dot = _mm512_add_ps(_mm512_add_ps(dots[0], dots[1]), _mm512_add_ps(dots[2], dots[3]));
+}
+
+/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
 static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
                        size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
 {
+    __m512 out, dot = n > 0 ? columns_dot(S, k, d_k) : _mm512_setzero_ps();
     for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
-        const __m512 decay = _mm512_set1_ps(*g);
-        const __m512 m = _mm512_mul_ps(decay, columns_dot(S, k, d_k));
-        const __m512 delta = _mm512_mul_ps(_mm512_set1_ps(*beta), _mm512_sub_ps(_mm512_loadu_ps(v), m));
-        for (int i = 0; i < d_k; i++) {
-            float *row = S + (size_t)i * BW_GDN_TILE;
-            __m512 kept = _mm512_mul_ps(decay, _mm512_loadu_ps(row));
-            _mm512_storeu_ps(row, _mm512_fmadd_ps(_mm512_set1_ps(k[i]), delta, kept));
-        }
+        pass p = { .k = k, .q = q, .next_k = k + k_stride, .decay = _mm512_set1_ps(*g) };
+        p.delta = _mm512_mul_ps(_mm512_set1_ps(*beta), _mm512_sub_ps(_mm512_loadu_ps(v), _mm512_mul_ps(p.decay, dot)));
+        if (y && r + 1 < n)
+            update_as(S, d_k, &p, &out, &dot, true, true);
+        else if (y)
+            update_as(S, d_k, &p, &out, &dot, true, false);
+        else if (r + 1 < n)
+            update_as(S, d_k, &p, &out, &dot, false, true);
+        else
+            update_as(S, d_k, &p, &out, &dot, false, false);
         if (y)
-            _mm512_storeu_ps(y + (size_t)r * y_stride, columns_dot(S, q, d_k));
+            _mm512_storeu_ps(y + (size_t)r * y_stride, out);
+    }
+}
+
+/* The four weights of 16 channels, [channel, 4] in memory, `left` of the channels there: rows of four
+ * channels are turned in registers. Lanes 0 to 7 come from the first two rows, the others (whose
+ * indices start at 32, modulo 32) from the last two. */
+static inline void turn_weights(__m512 out[4], const float *w, int left)
+{
+    const __m512i at = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60);
+    const __m512 r0 = load(w, lanes(4 * left)), r1 = load(w + 16, lanes(4 * left - 16));
+    const __m512 r2 = load(w + 32, lanes(4 * left - 32)), r3 = load(w + 48, lanes(4 * left - 48));
+    UNROLLED for (int i = 0; i < 4; i++) {
+        const __m512i from = _mm512_add_epi32(at, _mm512_set1_epi32(i));
+        out[i] = _mm512_mask_blend_ps(0xFF00, _mm512_permutex2var_ps(r0, from, r1), _mm512_permutex2var_ps(r2, from, r3));
     }
 }
 
 static void conv_silu(float *out, const float *const *x, const float *w, int width, int first, int n)
 {
-    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                          _mm512_set1_epi32(width));
+    const __m512i channel = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i at = _mm512_mullo_epi32(channel, _mm512_set1_epi32(width));
     for (int j = 0; j < n; j += 16) {
         const __mmask16 m = lanes(n - j);
         const float *wj = w + (size_t)(first + j) * (size_t)width;
-        __m512 sum = _mm512_setzero_ps();
-        for (int i = 0; i < width; i++) {
-            __m512 weight = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, at, wj + i, 4);
-            sum = _mm512_fmadd_ps(weight, load(x[i] + first + j, m), sum);
+        __m512 sum = _mm512_setzero_ps(), weights[4];
+        if (width == 4) { /* the usual one; gathers are several times slower */
+            turn_weights(weights, wj, n - j);
+            UNROLLED for (int i = 0; i < 4; i++)
+                sum = _mm512_fmadd_ps(weights[i], load(x[i] + first + j, m), sum);
+        } else {
+            for (int i = 0; i < width; i++) {
+                const __m512 weight = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, at, wj + i, 4);
+                sum = _mm512_fmadd_ps(weight, load(x[i] + first + j, m), sum);
+            }
         }
         _mm512_mask_storeu_ps(out + j, m, silu16(sum));
     }
