@@ -1,0 +1,233 @@
+/* net.c - places every matrix and copies every vector, in the order the forward pass reads them. */
+#include "model/net.h"
+
+#include <string.h>
+
+/* Every vector copied, so that release can find them. Matrices are found through the layers. */
+typedef struct bw_net_vectors {
+    bw_backend *backend;
+    void **blocks;
+    size_t n, room;
+} vectors;
+
+/* The work of placing: first failure wins, later calls do nothing. */
+typedef struct placer {
+    bw_net *net;
+    bool int8;
+    uint64_t bytes_done, bytes_all;
+    void (*progress)(void *, double);
+    void *progress_arg;
+    bw_status status;
+    bw_error *err;
+} placer;
+
+static void place(placer *p, bw_weight *out, const bw_matrix *m)
+{
+    if (p->status)
+        return;
+    bw_backend *be = p->net->backend;
+    const char *note = NULL;
+    const bool int8 = p->int8 && !bw_dtype_is_float(m->type);
+    p->status = be->ops->place(be, out, m->type, m->rows, m->cols, m->data, int8, &note, p->err);
+    if (p->status)
+        return;
+    p->net->type_note[m->type] = note ? note : "float";
+    p->net->int8 |= out->int8;
+    p->bytes_done += bw_dtype_row_bytes(m->type, (uint64_t)m->cols) * (uint64_t)m->rows;
+    if (p->progress && p->bytes_all)
+        p->progress(p->progress_arg, (double)p->bytes_done / (double)p->bytes_all);
+}
+
+static const float *copy(placer *p, const float *host, size_t n)
+{
+    if (p->status)
+        return NULL;
+    vectors *v = p->net->vectors;
+    bw_backend *be = p->net->backend;
+    if (v->n == v->room) {
+        size_t room = v->room ? 2 * v->room : 64;
+        void **blocks = bw_mem_realloc(v->blocks, room * sizeof *blocks, BW_MEM_MISC);
+        if (!blocks) {
+            p->status = bw_fail_memory(p->err, "weights: list of vectors", room * sizeof *blocks);
+            return NULL;
+        }
+        v->blocks = blocks;
+        v->room = room;
+    }
+    void *block = be->ops->alloc(be, n * sizeof(float), BW_MEM_WEIGHTS);
+    if (!block) {
+        p->status = bw_fail_memory(p->err, "weights: vector", n * sizeof(float));
+        return NULL;
+    }
+    be->ops->upload(be, block, host, n * sizeof(float));
+    v->blocks[v->n++] = block;
+    return block;
+}
+
+static void place_ffn(placer *p, bw_expert *out, const bw_ffn_weights *w)
+{
+    place(p, &out->gate, &w->gate);
+    place(p, &out->up, &w->up);
+    place(p, &out->down, &w->down);
+}
+
+static void place_layer(placer *p, bw_net_layer *out, const bw_layer_weights *w, bool attention)
+{
+    const bw_config *c = p->net->config;
+    out->attention = attention;
+    out->input_norm = copy(p, w->input_norm, (size_t)c->hidden);
+    if (attention) {
+        const bw_attention_weights *a = &w->attention;
+        place(p, &out->attn.q, &a->q);
+        place(p, &out->attn.k, &a->k);
+        place(p, &out->attn.v, &a->v);
+        out->attn.q_norm = copy(p, a->q_norm, (size_t)c->head_dim);
+        out->attn.k_norm = copy(p, a->k_norm, (size_t)c->head_dim);
+        place(p, &out->attn.o, &a->o);
+    } else {
+        const bw_gdn_weights *g = &w->gdn;
+        place(p, &out->gdn.qkv, &g->qkv);
+        place(p, &out->gdn.z, &g->z);
+        place(p, &out->gdn.a, &g->a);
+        place(p, &out->gdn.b, &g->b);
+        out->gdn.conv = copy(p, g->conv, (size_t)c->conv_dim * (size_t)c->conv_width);
+        out->gdn.decay = copy(p, g->decay, (size_t)c->n_v_heads);
+        out->gdn.dt_bias = copy(p, g->dt_bias, (size_t)c->n_v_heads);
+        out->gdn.norm = copy(p, g->norm, (size_t)c->d_v);
+        place(p, &out->gdn.out, &g->out);
+    }
+    out->post_norm = copy(p, w->post_norm, (size_t)c->hidden);
+    if (!c->moe) {
+        place_ffn(p, &out->ffn, &w->ffn);
+        return;
+    }
+    place(p, &out->moe.router, &w->moe.router);
+    out->moe.experts = bw_mem_zalloc((size_t)c->n_experts, sizeof *out->moe.experts, BW_MEM_WEIGHTS);
+    if (!out->moe.experts && !p->status)
+        p->status = bw_fail_memory(p->err, "weights: list of experts", (size_t)c->n_experts * sizeof(bw_expert));
+    for (int e = 0; e < c->n_experts && !p->status; e++)
+        place_ffn(p, &out->moe.experts[e], &w->moe.experts[e]);
+    place_ffn(p, &out->moe.shared, &w->moe.shared);
+    out->moe.shared_gate = copy(p, w->moe.shared_gate, (size_t)c->hidden);
+}
+
+static void set_shapes(bw_net *net)
+{
+    const bw_config *c = net->config;
+    net->attn = (bw_attn_shape){ .n_heads = c->n_heads, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim,
+                                 .eps = c->norm_eps, .n_pairs = c->rope.n_pairs, .inv_freq = c->rope.inv_freq,
+                                 .magnitude = c->rope.magnitude };
+    net->gdn = (bw_gdn_shape){ .n_k_heads = c->n_k_heads, .n_v_heads = c->n_v_heads, .d_k = c->d_k, .d_v = c->d_v,
+                               .conv_width = c->conv_width, .conv_dim = c->conv_dim,
+                               .v_heads_tiled = c->v_heads_tiled, .eps = c->norm_eps };
+    if (c->moe)
+        net->moe = (bw_moe_shape){ .n_experts = c->n_experts, .n_used = c->n_experts_used, .ffn = c->expert_ffn,
+                                   .shared_ffn = c->shared_ffn };
+}
+
+bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
+                        bool int8, void (*progress)(void *arg, double done), void *progress_arg, bw_error *err)
+{
+    *out = NULL;
+    bw_net *net = bw_mem_zalloc(1, sizeof *net, BW_MEM_MISC);
+    if (!net)
+        return bw_fail_memory(err, "weights", sizeof *net);
+    placer p = { .net = net, .int8 = int8, .bytes_all = weights->matrix_bytes, .progress = progress,
+                 .progress_arg = progress_arg, .err = err };
+    net->config = config;
+    net->backend = backend;
+    set_shapes(net);
+    net->layers = bw_mem_zalloc((size_t)config->n_layers, sizeof *net->layers, BW_MEM_MISC);
+    net->vectors = bw_mem_zalloc(1, sizeof *net->vectors, BW_MEM_MISC);
+    if (!net->layers || !net->vectors) {
+        bw_net_destroy(net);
+        return bw_fail_memory(err, "weights: layers", (size_t)config->n_layers * sizeof *net->layers);
+    }
+    net->vectors->backend = backend;
+
+    place(&p, &net->embed, &weights->embed);
+    for (int i = 0; i < config->n_layers; i++)
+        place_layer(&p, &net->layers[i], &weights->layers[i], config->attention[i]);
+    net->final_norm = copy(&p, weights->final_norm, (size_t)config->hidden);
+    place(&p, &net->head, &weights->head);
+    net->has_mtp = weights->mtp_state == BW_MTP_COMPLETE;
+    if (net->has_mtp) {
+        const bw_mtp_weights *m = &weights->mtp;
+        place(&p, &net->mtp.fc, &m->fc);
+        net->mtp.norm_embedding = copy(&p, m->norm_embedding, (size_t)config->hidden);
+        net->mtp.norm_hidden = copy(&p, m->norm_hidden, (size_t)config->hidden);
+        place_layer(&p, &net->mtp.layer, &m->layer, true);
+        net->mtp.norm = copy(&p, m->norm, (size_t)config->hidden);
+    }
+    if (p.status) {
+        bw_net_destroy(net);
+        return p.status;
+    }
+    *out = net;
+    return BW_OK;
+}
+
+static void unplace_ffn(bw_backend *be, bw_expert *e)
+{
+    be->ops->unplace(be, &e->gate);
+    be->ops->unplace(be, &e->up);
+    be->ops->unplace(be, &e->down);
+}
+
+static void unplace_layer(const bw_net *net, bw_net_layer *layer)
+{
+    bw_backend *be = net->backend;
+    bw_weight *const all[] = { &layer->attn.q, &layer->attn.k, &layer->attn.v,   &layer->attn.o, &layer->gdn.qkv,
+                               &layer->gdn.z,  &layer->gdn.a,  &layer->gdn.b,    &layer->gdn.out, &layer->moe.router };
+    for (size_t i = 0; i < BW_COUNT(all); i++)
+        be->ops->unplace(be, all[i]);
+    unplace_ffn(be, &layer->ffn);
+    unplace_ffn(be, &layer->moe.shared);
+    for (int e = 0; layer->moe.experts && e < net->config->n_experts; e++)
+        unplace_ffn(be, &layer->moe.experts[e]);
+    bw_mem_free(layer->moe.experts);
+}
+
+void bw_net_destroy(bw_net *net)
+{
+    if (!net)
+        return;
+    bw_backend *be = net->backend;
+    for (int i = 0; net->layers && i < net->config->n_layers; i++)
+        unplace_layer(net, &net->layers[i]);
+    unplace_layer(net, &net->mtp.layer);
+    be->ops->unplace(be, &net->embed);
+    be->ops->unplace(be, &net->head);
+    be->ops->unplace(be, &net->mtp.fc);
+    if (net->vectors) {
+        for (size_t i = 0; i < net->vectors->n; i++)
+            be->ops->free(be, net->vectors->blocks[i]);
+        bw_mem_free(net->vectors->blocks);
+    }
+    bw_mem_free(net->vectors);
+    bw_mem_free(net->layers);
+    bw_mem_free(net);
+}
+
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+bw_op_limits bw_net_limits(const bw_net *net, int max_rows, int max_spans, int max_logits, int max_pending)
+{
+    const bw_config *c = net->config;
+    const int heads = c->n_heads * c->head_dim, values = c->n_v_heads * c->d_v;
+    int ffn = c->moe ? larger(c->expert_ffn, c->shared_ffn) : c->ffn;
+    bw_op_limits limits = { .max_rows = max_rows, .max_spans = max_spans, .max_logits = max_logits,
+                            .max_pending = max_pending, .hidden = c->hidden, .vocab = c->vocab,
+                            .attn = net->attn, .gdn = net->gdn, .moe = net->moe };
+    limits.max_cols = larger(larger(net->has_mtp ? 2 * c->hidden : c->hidden, heads), larger(values, ffn));
+    limits.max_out = larger(larger(2 * heads, c->conv_dim), larger(ffn, c->hidden));
+    return limits;
+}
+
+int bw_net_kv_layers(const bw_net *net, bool with_mtp)
+{
+    return net->config->n_attention + (with_mtp && net->has_mtp ? 1 : 0);
+}

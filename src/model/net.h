@@ -1,0 +1,65 @@
+/* net.h - a checkpoint placed on a backend: what the forward pass multiplies with.
+ *
+ * Immutable once made and shared by every engine on this kind of backend. Matrices are placed (on a
+ * CPU: stay in the mapped file), vectors are copied to backend memory. Knows no thread, socket or
+ * file. */
+#ifndef BW_MODEL_NET_H
+#define BW_MODEL_NET_H
+
+#include "model/config.h"
+#include "model/weights.h"
+#include "ops/ops.h"
+
+typedef struct bw_net_layer {
+    bool attention;
+    const float *input_norm, *post_norm;
+    struct {
+        bw_weight q, k, v, o;
+        const float *q_norm, *k_norm;
+    } attn;
+    struct {
+        bw_weight qkv, z, a, b, out;
+        const float *conv, *decay, *dt_bias, *norm;
+    } gdn;
+    bw_expert ffn; /* dense */
+    struct {
+        bw_weight router;
+        bw_expert *experts; /* [n_experts] host memory */
+        bw_expert shared;
+        const float *shared_gate;
+    } moe;
+} bw_net_layer;
+
+typedef struct bw_net {
+    const bw_config *config;
+    bw_backend *backend; /* the one that placed; engines compute on their own of the same kind */
+    bw_attn_shape attn;
+    bw_gdn_shape gdn;
+    bw_moe_shape moe;
+    bw_weight embed, head;
+    const float *final_norm;
+    bw_net_layer *layers; /* [n_layers] */
+    bool has_mtp;
+    struct {
+        bw_weight fc;
+        const float *norm_embedding, *norm_hidden, *norm;
+        bw_net_layer layer;
+    } mtp;
+    bool int8;                              /* some matrix rounds its activations */
+    const char *type_note[BW_DTYPE_COUNT];  /* how each type present is multiplied, or NULL */
+    struct bw_net_vectors *vectors;         /* what release frees */
+} bw_net;
+
+/* int8: quantised matrices round their activations to int8 (a float matrix never does). progress (may be NULL) goes from 0 to 1 over the placed bytes. Borrows config,
+ * weights and backend until release. On failure *out is NULL. */
+bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
+                        bool int8, void (*progress)(void *arg, double done), void *progress_arg, bw_error *err);
+void bw_net_destroy(bw_net *net); /* takes NULL */
+
+/* The largest sizes a step of this net brings, for bw_ops.reserve. */
+bw_op_limits bw_net_limits(const bw_net *net, int max_rows, int max_spans, int max_logits, int max_pending);
+
+/* KV layers: the full-attention layers in order, then the MTP layer if there is one. */
+int bw_net_kv_layers(const bw_net *net, bool with_mtp);
+
+#endif

@@ -1,0 +1,215 @@
+/* What the engine refuses, and what its events and plans say. */
+#include "lib/runs.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "lib/tiny_model.h"
+
+static bw_model *lamb(void)
+{
+    return open_model(repo_path("models/lamb"), NULL, 2, BW_ACTIVATIONS_AUTO);
+}
+
+TEST(requests_that_cannot_be_served_are_refused_before_they_start)
+{
+    bw_model *model = lamb();
+    bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
+    bw_error err;
+    bw_seq_id id;
+    int32_t ids[80] = { 1, 2, 3 };
+    const bw_request good = greedy_request(model, ids, 3, 4);
+    bw_request r = good;
+#define REFUSED(status, ...)                                                                      \
+    check_error(bw_engine_submit(engine, &r, &id, &err), status, err, __VA_ARGS__);               \
+    r = good
+    r.n_prompt = 0;
+    REFUSED(BW_E_ARGUMENT, "prompt", "empty");
+    r.n_prompt = 64;
+    REFUSED(BW_E_LIMIT, "64 tokens", "context of 64");
+    ids[1] = 8256;
+    REFUSED(BW_E_ARGUMENT, "8256", "place 1", "vocabulary");
+    ids[1] = -1;
+    REFUSED(BW_E_ARGUMENT, "-1");
+    ids[1] = 2;
+    r.draft = 9;
+    REFUSED(BW_E_ARGUMENT, "draft", "9");
+    r.sampling.temperature = -1;
+    REFUSED(BW_E_ARGUMENT, "temperature", "-1");
+    r.sampling.temperature = NAN;
+    REFUSED(BW_E_ARGUMENT, "temperature");
+    r.sampling.top_p = 0;
+    REFUSED(BW_E_ARGUMENT, "top_p");
+    r.sampling.repetition_penalty = 0;
+    REFUSED(BW_E_ARGUMENT, "repetition_penalty");
+    r.sampling.presence_penalty = 3;
+    REFUSED(BW_E_ARGUMENT, "presence_penalty", "3");
+    r.n_logprobs = 21;
+    REFUSED(BW_E_ARGUMENT, "logprobs", "21");
+    check(bw_engine_idle(engine));
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(a_model_without_a_head_runs_but_does_not_draft)
+{
+    tiny_shape shape = tiny_random_shape();
+    shape.mtp = false;
+    tiny_write(temp_dir(), &shape);
+    bw_model *model = open_model(temp_dir(), NULL, 1, BW_ACTIVATIONS_AUTO);
+    check(!bw_model_get_info(model)->has_mtp);
+    check(strstr(bw_model_get_info(model)->mtp_note, "MTP"));
+    bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
+    bw_error err;
+    bw_seq_id id;
+    int32_t ids[] = { 1, 2, 3 };
+    bw_request r = greedy_request(model, ids, 3, 4);
+    r.draft = 2;
+    check_error(bw_engine_submit(engine, &r, &id, &err), BW_E_ARGUMENT, err, "draft", "MTP");
+    r.draft = BW_DRAFT_AUTO;
+    static run out;
+    run_request(engine, &r, &out);
+    check_int(out.n_tokens, 4);
+    check_int(out.usage.verifies, 0);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(the_context_may_be_filled_to_its_last_token)
+{
+    bw_model *model = lamb();
+    for (int context = 2; context < 140; context += 23)
+        for (int draft = BW_DRAFT_AUTO; draft <= 8; draft += 3) {
+            bw_engine *engine = open_engine(model, context, 0, 1, BW_KV_F16);
+            int32_t ids[140];
+            for (int i = 0; i < context; i++)
+                ids[i] = rnd_int(0, 8000);
+            static run out;
+            for (int n = 1; n < context; n += 1 + context / 5) {
+                bw_request r = greedy_request(model, ids, n, -1);
+                r.draft = draft;
+                run_request(engine, &r, &out);
+                check_int(out.n_tokens, context - n);
+                check_int(out.finish, BW_FINISH_LENGTH);
+            }
+            bw_engine_destroy(engine);
+        }
+    bw_model_close(model);
+}
+
+TEST(a_stop_token_ends_the_answer_wherever_it_was_accepted)
+{
+    bw_model *model = lamb();
+    bw_engine *engine = open_engine(model, 300, 0, 1, BW_KV_F16);
+    int32_t ids[] = { 40, 41, 42 };
+    static run all, cut;
+    bw_request r = greedy_request(model, ids, 3, 60);
+    run_request(engine, &r, &all);
+    for (int at = 0; at < 60; at += 7) {
+        r.draft = 4;
+        r.stop_tokens = &all.tokens[at];
+        r.n_stop_tokens = 1;
+        run_request(engine, &r, &cut);
+        check_int(cut.finish, BW_FINISH_STOP);
+        check_int(cut.tokens[cut.n_tokens - 1], all.tokens[at]);
+        for (int i = 0; i + 1 < cut.n_tokens; i++)
+            check(cut.tokens[i] == all.tokens[i] && cut.tokens[i] != all.tokens[at]);
+    }
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(prompt_logprobs_are_the_softmax_of_prompt_logits)
+{
+    bw_model *model = lamb();
+    bw_engine *engine = open_engine(model, 300, 16, 1, BW_KV_F32);
+    enum { N = 50, V = 8256 };
+    int32_t ids[N];
+    for (int i = 0; i < N; i++)
+        ids[i] = rnd_int(0, 8000);
+    static run out;
+    float *logits = malloc(sizeof(float) * N * V), logprobs[N];
+    bw_request r = greedy_request(model, ids, N, 0);
+    r.prompt_logits = logits;
+    r.prompt_logprobs = logprobs;
+    run_request(engine, &r, &out);
+    check_int(out.n_tokens, 0);
+    const int n_tokens = bw_model_get_info(model)->n_tokens;
+    check(n_tokens < V); /* rows that are no tokens */
+    for (int i = 1; i < N; i++) {
+        double sum = 0, most = -INFINITY;
+        for (int v = 0; v < n_tokens; v++)
+            most = fmax(most, (double)logits[(i - 1) * V + v]);
+        for (int v = 0; v < n_tokens; v++)
+            sum += exp((double)logits[(i - 1) * V + v] - most);
+        const double want = (double)logits[(i - 1) * V + ids[i]] - most - log(sum);
+        check_that(fabs(want - (double)logprobs[i]) < 1e-4, "row %d: %g, expected %g", i, (double)logprobs[i], want);
+    }
+    check(logprobs[0] == 0);
+    free(logits);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(the_plan_is_what_is_taken)
+{
+    bw_model *model = lamb();
+    bw_error err;
+    for (int i = 0; i < 4; i++) {
+        const bw_engine_options o = { .context = rnd_int(100, 3000), .max_seqs = rnd_int(1, 5), .chunk = 64,
+                                      .no_drafts = i == 3, .kv = i & 1 ? BW_KV_F32 : BW_KV_F16 };
+        bw_memory_plan plan;
+        check_ok(bw_engine_plan(model, &o, &plan, &err), err);
+        const uint64_t kv = bw_mem_used(BW_MEM_KV), state = bw_mem_used(BW_MEM_STATE), scratch = bw_mem_used(BW_MEM_SCRATCH);
+        bw_engine *engine;
+        check_ok(bw_engine_create(&engine, model, &o, &err), err);
+        check_int(bw_mem_used(BW_MEM_KV) - kv, plan.kv);
+        check_int(bw_mem_used(BW_MEM_STATE) - state, plan.state);
+        const double used = (double)(bw_mem_used(BW_MEM_SCRATCH) - scratch);
+        check_that(fabs(used - (double)plan.scratch) < 0.02 * (double)plan.scratch + 65536, "scratch %g, planned %llu", used,
+                   (unsigned long long)plan.scratch);
+        check(memcmp(&plan, bw_engine_get_plan(engine), sizeof plan) == 0);
+        bw_engine_destroy(engine);
+        check_int(bw_mem_used(BW_MEM_SCRATCH), scratch);
+    }
+    const bw_engine_options huge = { .context = 40000 };
+    bw_memory_plan plan;
+    check_error(bw_engine_plan(model, &huge, &plan, &err), BW_E_LIMIT, err, "40000", "32768");
+    const bw_engine_options many = { .context = 32768, .max_seqs = 4000 };
+    bw_engine *engine;
+    check_error(bw_engine_create(&engine, model, &many, &err), BW_E_MEMORY, err, "KV cache", "free", "at most");
+    bw_model_close(model);
+}
+
+TEST(opening_survives_every_failed_allocation)
+{
+    tiny_shape shape = tiny_random_shape();
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", tiny_model(&shape));
+    bool failed = true;
+    int n = 1;
+    for (; failed; n += 1 + n / 40) { /* every one at first, then sparser: there are thousands */
+        bw_model *model = NULL;
+        bw_engine *engine = NULL;
+        bw_error err = { 0 };
+        const bw_model_options options = { .n_threads = 2 };
+        const bw_engine_options small = { .context = 64 };
+        bw_mem_fail_at(n);
+        bw_status st = bw_model_open(&model, folder, &options, &err);
+        if (!st)
+            st = bw_engine_create(&engine, model, &small, &err);
+        failed = bw_mem_fail_at(0);
+        check_that((st != BW_OK) == failed, "allocation %d: %s", n, bw_status_name(st));
+        check_that(!failed || st == BW_E_MEMORY, "allocation %d: %s: %s", n, bw_status_name(st), err.message);
+        bw_engine_destroy(engine);
+        bw_model_close(model);
+    }
+    check(n > 20);
+}
+
+TESTS_MAIN(ENTRY(requests_that_cannot_be_served_are_refused_before_they_start),
+           ENTRY(a_model_without_a_head_runs_but_does_not_draft), ENTRY(the_context_may_be_filled_to_its_last_token),
+           ENTRY(a_stop_token_ends_the_answer_wherever_it_was_accepted),
+           ENTRY(prompt_logprobs_are_the_softmax_of_prompt_logits), ENTRY(the_plan_is_what_is_taken),
+           ENTRY(opening_survives_every_failed_allocation))
