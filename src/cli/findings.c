@@ -2,6 +2,7 @@
 #include "cli/findings.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,13 +80,19 @@ static void count_tensor(bw_part_count *part, const bw_tensor *tensor)
     part->types[i].n++;
 }
 
-static void add_problem(bw_findings *f, const char *text)
+static void add_problem(bw_findings *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_problem(bw_findings *f, const char *format, ...)
 {
+    char text[sizeof f->problems[0]];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
     for (int i = 0; i < f->n_problems; i++)
         if (strcmp(f->problems[i], text) == 0)
             return;
     if (f->n_problems < BW_MAX_PROBLEMS)
-        snprintf(f->problems[f->n_problems++], sizeof f->problems[0], "%s", text);
+        memcpy(f->problems[f->n_problems++], text, sizeof text);
 }
 
 /* The plan comes from the engine itself, which wants an open model. */
@@ -101,7 +108,7 @@ static void plan_memory(bw_findings *f, const char *path)
         st = bw_engine_plan(model, &f->engine, &f->plan, &err);
     f->has_plan = st == BW_OK;
     if (st)
-        add_problem(f, err.message);
+        add_problem(f, "%s", err.message);
     bw_model_close(model);
 }
 
@@ -110,12 +117,12 @@ bool bw_findings_gather(bw_findings *f, const char *path, const bw_engine_option
     bw_error err = { 0 };
     *f = (bw_findings){ .engine = *engine };
     if (bw_checkpoint_open(&f->checkpoint, path, &err) != BW_OK) {
-        add_problem(f, err.message);
+        add_problem(f, "%s", err.message);
         return false;
     }
     f->has_config = bw_config_read(&f->config, f->checkpoint, &err) == BW_OK;
     if (!f->has_config)
-        add_problem(f, err.message);
+        add_problem(f, "%s", err.message);
     for (int i = 0; i < bw_checkpoint_n_tensors(f->checkpoint); i++) {
         const bw_tensor *tensor = bw_checkpoint_tensor_at(f->checkpoint, i);
         count_tensor(&f->parts[bw_findings_part(f, tensor)], tensor);
@@ -123,12 +130,12 @@ bool bw_findings_gather(bw_findings *f, const char *path, const bw_engine_option
     if (f->has_config) {
         f->has_weights = bw_weights_resolve(&f->weights, &f->config, f->checkpoint, true, &err) == BW_OK;
         if (!f->has_weights)
-            add_problem(f, err.message);
+            add_problem(f, "%s", err.message);
         else if (f->weights.mtp_state == BW_MTP_BROKEN)
-            add_problem(f, f->weights.mtp_problem);
+            add_problem(f, "%s: the MTP head cannot be used: %s", path, f->weights.mtp_problem);
     }
     if (bw_text_source_open_checkpoint(&f->text, f->checkpoint, f->text_note, sizeof f->text_note, &err) != BW_OK)
-        add_problem(f, err.message);
+        add_problem(f, "%s", err.message);
     if (f->has_weights)
         plan_memory(f, path);
     return true;
@@ -171,5 +178,6 @@ void bw_findings_mtp(const bw_findings *f, char *text, size_t n)
     else if (w->mtp_state == BW_MTP_ABSENT)
         snprintf(text, n, "%d/%d tensors: the model runs, without drafts", w->mtp_found, w->mtp_expected);
     else
-        snprintf(text, n, "%d/%d tensors: %s", w->mtp_found, w->mtp_expected, w->mtp_problem);
+        snprintf(text, n, "%d/%d tensors: the model runs only with --draft off: %s", w->mtp_found, w->mtp_expected,
+                 w->mtp_problem);
 }

@@ -41,7 +41,7 @@ typedef struct bw_findings {
     bw_engine_options engine;
     bw_memory_plan plan;
     bool runs;                               /* the model opens, perhaps only with --draft off */
-    char problems[BW_MAX_PROBLEMS][1100];    /* what keeps the checkpoint from being whole */
+    char problems[BW_MAX_PROBLEMS][1400];    /* what keeps the checkpoint from being whole */
     int n_problems;
 } bw_findings;
 

@@ -56,7 +56,8 @@ static void print_rate(int64_t n, double rate)
 static void print_drafts(const bw_receipt *r)
 {
     if (!r->verifies) {
-        fprintf(stderr, "  drafts     %s, tokens per verify -\n", r->info->has_mtp ? "none" : "none: no MTP head");
+        fprintf(stderr, "  drafts     %s, tokens per verify -\n",
+                r->setup->draft == BW_DRAFT_OFF ? "off" : r->info->has_mtp ? "none" : "none: no MTP head");
         return;
     }
     if (r->setup->draft == BW_DRAFT_AUTO)

@@ -15,6 +15,7 @@ static struct {
     int shown;    /* percent on the screen, -1 none */
 } progress;
 
+static char last_logged[1024]; /* a note that the log has just given is not given again */
 static volatile sig_atomic_t interrupted;
 static bool dim_now;
 
@@ -32,29 +33,27 @@ static void erase_progress(void)
     progress.shown = -1;
 }
 
-static void print_line(const char *label, const char *format, va_list args)
-{
-    erase_progress();
-    fprintf(stderr, "bellwether: %s", label);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-}
-
 int bw_terminal_fail(const char *format, ...)
 {
     va_list args;
+    erase_progress();
+    fprintf(stderr, "bellwether: ");
     va_start(args, format);
-    print_line("", format, args);
+    vfprintf(stderr, format, args);
     va_end(args);
+    fputc('\n', stderr);
     return 1;
 }
 
 void bw_terminal_note(const char *format, ...)
 {
+    char line[sizeof last_logged];
     va_list args;
     va_start(args, format);
-    print_line("note: ", format, args);
+    vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    if (strcmp(line, last_logged) != 0)
+        bw_terminal_log(NULL, BW_LOG_INFO, line);
 }
 
 void bw_terminal_log(void *arg, bw_log_level level, const char *line)
@@ -62,6 +61,7 @@ void bw_terminal_log(void *arg, bw_log_level level, const char *line)
     (void)arg;
     erase_progress();
     fprintf(stderr, "bellwether: %s: %s\n", level == BW_LOG_WARNING ? "warning" : "note", line);
+    snprintf(last_logged, sizeof last_logged, "%s", line);
 }
 
 void bw_terminal_progress_begin(const char *what)

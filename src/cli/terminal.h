@@ -11,7 +11,7 @@
 
 /* "bellwether: message" on stderr; returns exit status 1. */
 int bw_terminal_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* One line that is worth knowing but no failure. */
+/* One line that is worth knowing but no failure; not printed if the log's last line was the same. */
 void bw_terminal_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A bw_log_fn: the library's warnings and facts, to stderr. */
 void bw_terminal_log(void *arg, bw_log_level level, const char *line);

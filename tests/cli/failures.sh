@@ -61,6 +61,7 @@ refuses broken_head_3_drafts 1 mtp.f -- run "$work/copy" --ids $ids --max-tokens
 refuses broken_head_eval 1 mtp.f -- eval "$work/copy" --ids $ids
 bw run "$work/copy" --ids $ids --max-tokens 4 --draft off --temperature 0 --kv f32 --ignore-eos --json
 is broken_head_runs_without_drafts "$status:$(json tokens)" "0:$(cut -d, -f1-4 $model/greedy.json | tr -d ' ')]"
+is broken_head_is_said_once "$(grep -c 'mtp\.fc' "$work/err")" 1
 bw eval "$work/copy" --ids $ids --draft off
 is broken_head_evaluates_without_drafts "$status" 0
 bw inspect "$work/copy"
@@ -105,6 +106,11 @@ cut_array|[1, 2|ids.json
 CASES
 refuses ids_file_that_is_not_there 1 "$work/nothing" -- run $model --ids "$work/nothing"
 refuses ids_file_that_is_a_folder 1 "$work/empty" -- run $model --ids "$work/empty"
+
+# Not enough memory for the context, with room for everything else.
+bash -c 'ulimit -v 120000; exec ./bellwether run models/lamb --threads 1 --kv f32 hi' >"$work/out" 2>"$work/err" </dev/null
+status=$?
+check_refusal no_memory_for_the_context 1 KV context
 
 # ---- outputs ------------------------------------------------------------------------------------------
 
