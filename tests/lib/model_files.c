@@ -73,6 +73,21 @@ bytes safetensors_of(const char *header, size_t n_data)
 
 /* ---- whole models -------------------------------------------------------------------------------- */
 
+static void keep_values(file_model *m, const bw_checkpoint *c)
+{
+    m->n_values = bw_checkpoint_n_values(c);
+    for (int i = 0; i < m->n_values; i++) {
+        const bw_gguf_value *v = bw_checkpoint_value_at(c, i);
+        bytes_string(&m->values, v->key);
+        bytes_u32(&m->values, v->array ? BW_GGUF_ARRAY : v->type);
+        if (v->array) {
+            bytes_u32(&m->values, v->type);
+            bytes_u64(&m->values, v->count);
+        }
+        bytes_add(&m->values, v->data, v->bytes);
+    }
+}
+
 void model_read(file_model *m, const char *folder)
 {
     bw_checkpoint *c;
@@ -93,7 +108,11 @@ void model_read(file_model *m, const char *folder)
         f->data = malloc(f->bytes + 1);
         memcpy(f->data, t->data, f->bytes);
     }
+    const bool gguf = bw_checkpoint_container(c) == BW_CONTAINER_GGUF;
+    keep_values(m, c);
     bw_checkpoint_close(c);
+    if (gguf)
+        return;
     snprintf(path, sizeof path, "%s/config.json", folder);
     m->config = read_file(path, NULL);
     snprintf(path, sizeof path, "%s/generation_config.json", folder);
@@ -111,6 +130,8 @@ file_tensor *model_find(file_model *m, const char *name)
 file_tensor *model_add(file_model *m, const file_tensor *like, const char *name)
 {
     const file_tensor from = *like;
+    char copy[sizeof from.name]; /* name may lie in the array that moves */
+    snprintf(copy, sizeof copy, "%s", name);
     if (m->n == m->room) {
         m->room = 2 * m->room;
         m->tensors = realloc(m->tensors, (size_t)m->room * sizeof *m->tensors);
@@ -118,7 +139,7 @@ file_tensor *model_add(file_model *m, const file_tensor *like, const char *name)
     }
     file_tensor *t = &m->tensors[m->n++];
     *t = from;
-    snprintf(t->name, sizeof t->name, "%s", name);
+    snprintf(t->name, sizeof t->name, "%s", copy);
     t->data = malloc(from.bytes + 1);
     memcpy(t->data, from.data, from.bytes);
     return t;
@@ -165,7 +186,8 @@ const char *model_write(const file_model *m, const char *dir, int n_shards)
         return dir;
     }
     bytes index = { 0 };
-    bytes_add(&index, "{\"metadata\":{\"total_size\":0.0},\"weight_map\":{", 46);
+    static const char start[] = "{\"metadata\":{\"total_size\":0.0},\"weight_map\":{";
+    bytes_add(&index, start, sizeof start - 1);
     bool first = true;
     for (int i = 0; i < m->n; i++)
         if (!m->tensors[i].dropped) {
@@ -186,8 +208,54 @@ const char *model_write(const file_model *m, const char *dir, int n_shards)
     return dir;
 }
 
+static uint32_t type_id(const char *name)
+{
+    static const struct known {
+        const char *name;
+        uint32_t id;
+    } known[] = { { "F32", 0 }, { "F16", 1 }, { "BF16", 30 }, { "Q8_0", 8 }, { "I32", 26 }, { "IQ2_XXS", 16 } };
+    for (size_t i = 0; i < BW_COUNT(known); i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].id;
+    fail_with("no id for type %s", name);
+}
+
+const char *model_write_gguf(const file_model *m, const char *path)
+{
+    bytes b = { 0 };
+    uint64_t n = 0, offset = 0;
+    for (int i = 0; i < m->n; i++)
+        n += !m->tensors[i].dropped;
+    bytes_add(&b, "GGUF", 4);
+    bytes_u32(&b, 3);
+    bytes_u64(&b, n);
+    bytes_u64(&b, (uint64_t)m->n_values);
+    bytes_add(&b, m->values.data, m->values.n);
+    for (int i = 0; i < m->n; i++) {
+        const file_tensor *t = &m->tensors[i];
+        if (t->dropped)
+            continue;
+        bytes_string(&b, t->name);
+        bytes_u32(&b, (uint32_t)t->n_dims);
+        for (int d = t->n_dims - 1; d >= 0; d--)
+            bytes_u64(&b, t->shape[d]);
+        bytes_u32(&b, type_id(t->dtype));
+        bytes_u64(&b, offset);
+        offset += (t->bytes + 31) / 32 * 32;
+    }
+    for (int i = 0; i < m->n; i++) {
+        bytes_zero(&b, (32 - b.n % 32) % 32);
+        if (!m->tensors[i].dropped)
+            bytes_add(&b, m->tensors[i].data, m->tensors[i].bytes);
+    }
+    bytes_write(&b, path);
+    bytes_free(&b);
+    return path;
+}
+
 void model_free(file_model *m)
 {
+    bytes_free(&m->values);
     for (int i = 0; i < m->n; i++)
         free(m->tensors[i].data);
     free(m->tensors);

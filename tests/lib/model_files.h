@@ -41,15 +41,19 @@ typedef struct file_tensor {
 typedef struct file_model {
     file_tensor *tensors;
     int n, room;
-    char *config;     /* text of config.json */
+    char *config;     /* text of config.json; NULL: from GGUF */
     char *generation; /* text of generation_config.json, or NULL */
+    bytes values;     /* GGUF metadata as it stands in a file */
+    int n_values;
 } file_model;
 
-void model_read(file_model *m, const char *folder); /* one model.safetensors */
+void model_read(file_model *m, const char *path); /* a folder or a GGUF file */
 file_tensor *model_find(file_model *m, const char *name); /* fails the test when it is missing */
 file_tensor *model_add(file_model *m, const file_tensor *like, const char *name); /* a copy of another; moves the array */
 /* Writes config, weights and, with more than one shard, the index. Returns dir. */
 const char *model_write(const file_model *m, const char *dir, int n_shards);
+/* The same as one GGUF file at path. Returns path. */
+const char *model_write_gguf(const file_model *m, const char *path);
 void model_free(file_model *m);
 
 /* A fresh folder below temp_dir(); static ring of 8. */
