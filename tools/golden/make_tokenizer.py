@@ -26,6 +26,9 @@ N = 10000
 # and the order of marks. "apostrophe" comes first: differences.txt explains it by class, the rest by ids.
 SURROUNDINGS = ["{c}'s", "e{c}\u0316", "a\u0315{c}", "{c}\u0338"]
 
+# the composition that came between Unicode 9 and 15 (Dives Akuru)
+COMPOSING = ["\U00011935\U00011930"]
+
 
 def load(model):
     t = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
@@ -208,7 +211,7 @@ def main():
     explained = []
     with write("points.txt") as f:
         f.write(made_by + "# every code point c of a block of 4096 (not surrogates, not those of differences.txt) in a surrounding:\n")
-        f.write("# block in hex, surrounding, FNV-1a of the ids. Surroundings: " + ", ".join(f"{i} {escape(json.dumps(s))}" for i, s in enumerate(SURROUNDINGS)) + "\n")
+        f.write("# block in hex, surrounding, FNV-1a of the ids. Surroundings: " + ", ".join(f"{i} {json.dumps(s)}" for i, s in enumerate(SURROUNDINGS)) + "\n")
         for block in range(0x110):
             for k, around in enumerate(SURROUNDINGS):
                 points = block_points(block)
@@ -230,12 +233,15 @@ def main():
                 "# Unicode 16. Here, recorded on Debian 12: NFC of utf8proc 2.8 (Unicode 15), pattern of PCRE2 10.42 (Unicode 14).\n"
                 "# range FIRST LAST: code points newer than 14; c's is there a letter before 's, here a symbol and its apostrophe.\n"
                 "# ids SURROUNDING POINT | ids of the library | ids here: composition and order of marks newer than 9.\n"
+                "# text BYTES | the same for two code points that newer tables compose.\n"
                 "# With other versions of the two libraries a line may cease to differ; nothing else may.\n")
         for first, last in ranges(differing[0]):
             f.write(f"range {first:04X} {last:04X}\n")
         for k, point, want, got in explained:
             if k:
                 f.write(f"ids {k} {point:04X} | {' '.join(map(str, want))} | {' '.join(map(str, got))}\n")
+        for text, want, got in zip(COMPOSING, ids_of(COMPOSING), ours(a.bellwether, a.model, COMPOSING)):
+            f.write(f"text {text.encode().hex()} | {' '.join(map(str, want))} | {' '.join(map(str, got))}\n")
 
 
 if __name__ == "__main__":
