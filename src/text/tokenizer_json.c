@@ -350,7 +350,8 @@ static bw_status read_config_tokens(bw_token_source *s, struct json_object *toke
     return st;
 }
 
-/* JSON keeps the last of two equal keys: the id of the first is then missing. */
+/* JSON keeps the last of two equal keys: the id of the first is then missing. (Two keys with one id
+ * are found, and named, where the tokens are put together.) */
 static bw_status check_dense(const bw_token_source *s, size_t n_base, const char *file, bw_error *err)
 {
     bw_status st = BW_OK;
@@ -358,14 +359,17 @@ static bw_status check_dense(const bw_token_source *s, size_t n_base, const char
     if (!seen)
         return bw_fail_memory(err, file, s->n_tokens);
     int64_t most = -1;
+    bool twice = false;
     for (size_t i = 0; i < s->n_tokens; i++) {
         int64_t id = s->tokens[i].id;
-        if (id >= 0 && id < (int64_t)s->n_tokens)
+        if (id >= 0 && id < (int64_t)s->n_tokens) {
+            twice = twice || (i < n_base && seen[id]);
             seen[id] = 1;
+        }
         if (i < n_base && id > most)
             most = id;
     }
-    for (int64_t id = 0; id <= most && !st; id++)
+    for (int64_t id = 0; id <= most && !st && !twice; id++)
         if (id >= (int64_t)s->n_tokens || !seen[id])
             st = bw_fail(err, BW_E_FORMAT, "%s: model.vocab: no token has id %lld, and ids go up to %lld: a token is missing, "
                          "or one stands there twice", file, (long long)id, (long long)most);
