@@ -121,22 +121,22 @@ static void matmul_float(float *y, size_t y_stride, const bw_weight *w, int firs
 static void turn_codes(int8_t *code)
 {
     __m512i z[8], t[8], u[8];
-    for (int i = 0; i < 8; i++) { /* groups i and i + 4 side by side; i + 8 and i + 12 in the second four */
+    UNROLL for (int i = 0; i < 8; i++) { /* groups i and i + 4 side by side; i + 8 and i + 12 in the second four */
         const int8_t *group = code + 32 * (i < 4 ? i : i + 4);
         z[i] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)group)),
                                   _mm256_loadu_si256((const __m256i *)(group + 4 * 32)), 1);
     }
-    for (int i = 0; i < 8; i += 2) {
+    UNROLL for (int i = 0; i < 8; i += 2) {
         t[i] = _mm512_unpacklo_epi32(z[i], z[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(z[i], z[i + 1]);
     }
-    for (int i = 0; i < 8; i += 4) {
+    UNROLL for (int i = 0; i < 8; i += 4) {
         u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]); /* dword 0 (and 4) of four groups */
         u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
         u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    for (int i = 0; i < 4; i++) {
+    UNROLL for (int i = 0; i < 4; i++) {
         _mm512_storeu_si512(code + 64 * i, _mm512_shuffle_i32x4(u[i], u[i + 4], 0x88));
         _mm512_storeu_si512(code + 64 * (i + 4), _mm512_shuffle_i32x4(u[i], u[i + 4], 0xDD));
     }
@@ -226,6 +226,13 @@ INLINE void int8_block(int8_form form, float *y, size_t y_stride, const bw_q8_ch
         int8_outputs(form, 1, y, y_stride, w, n_out, n_chunks, x, r, add);
 }
 
+static void unpack_row(bw_q8_chunk *out, bw_q8_unpack_fn unpack, const u8 *row, size_t chunk_bytes, int cols)
+{
+    bw_q8_unpack_row(out, unpack, row, chunk_bytes, cols);
+    for (int i = 0; i < bw_q8_chunks(cols); i++)
+        turn_codes(out[i].code);
+}
+
 enum { UNPACKED_ROWS = 8 }; /* so many meet the rows of the batch while those are in the cache */
 
 static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
@@ -233,14 +240,14 @@ static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first
 {
     bw_q8_chunk *chunks = scratch;
     const int n_chunks = bw_q8_chunks(w->cols), tile = n <= 8 ? 1 : UNPACKED_ROWS;
+    const bw_q8_unpack_fn unpack = bw_q8_unpack_avx2[w->type];
+    const size_t stride = bw_dtype_row_bytes(w->type, (uint64_t)w->cols);
+    const size_t chunk_bytes = bw_dtype_row_bytes(w->type, BW_Q8_CHUNK);
+    const u8 *rows = weight_row(w, first);
     for (int o = 0; o < n_out; o += tile, y += tile) {
         const int some = n_out - o < tile ? n_out - o : tile;
         for (int i = 0; i < some; i++)
-            for (int c = 0; c < n_chunks; c++) {
-                bw_q8_chunk *chunk = &chunks[i * n_chunks + c];
-                bw_q8_unpack_chunk(bw_q8_unpack_avx2, w->type, chunk, weight_row(w, first + o + i), c, w->cols);
-                turn_codes(chunk->code);
-            }
+            unpack_row(chunks + (size_t)i * (size_t)n_chunks, unpack, rows + (size_t)(o + i) * stride, chunk_bytes, w->cols);
         if (bw_q8_has_lift(w->type))
             int8_block((int8_form){ true, true, true }, y, y_stride, chunks, some, n_chunks, x, n, add);
         else if (bw_q8_has_sub(w->type))

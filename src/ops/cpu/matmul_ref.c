@@ -112,8 +112,8 @@ static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first
     const int n_chunks = bw_q8_chunks(w->cols), n_groups = w->cols / BW_Q8_GROUP;
     const size_t groups = (size_t)n_chunks * BW_Q8_LANES;
     for (int o = 0; o < n_out; o++) {
-        for (int i = 0; i < n_chunks; i++)
-            bw_q8_unpack_chunk(bw_q8_unpack_ref, w->type, &chunks[i], weight_row(w, first + o), i, w->cols);
+        bw_q8_unpack_row(chunks, bw_q8_unpack_ref[w->type], weight_row(w, first + o),
+                         bw_dtype_row_bytes(w->type, BW_Q8_CHUNK), w->cols);
         for (int r = 0; r < n; r++) {
             const int8_t *q = x->q + (size_t)r * groups * BW_Q8_GROUP;
             double sum = 0;

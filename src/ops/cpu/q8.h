@@ -59,14 +59,16 @@ typedef void (*bw_q8_unpack_fn)(bw_q8_chunk *out, const unsigned char *blocks, i
 extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT];  /* q8_unpack_ref.c */
 extern const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT]; /* q8_unpack_avx2.c */
 
-/* Chunk i of a weight row, codes in plain order; the padding is cleared. */
-static inline void bw_q8_unpack_chunk(const bw_q8_unpack_fn *unpack, bw_dtype type, bw_q8_chunk *out,
-                                      const unsigned char *row, int i, int cols)
+/* A weight row, chunk after chunk, codes in plain order; the padding is cleared. */
+static inline void bw_q8_unpack_row(bw_q8_chunk *out, bw_q8_unpack_fn unpack, const unsigned char *row, size_t chunk_bytes,
+                                    int cols)
 {
-    int left = cols - i * BW_Q8_CHUNK, n_groups = (left < BW_Q8_CHUNK ? left : BW_Q8_CHUNK) / 32;
-    if (n_groups < BW_Q8_LANES)
-        *out = (bw_q8_chunk){ 0 };
-    unpack[type](out, row + bw_dtype_row_bytes(type, (uint64_t)i * BW_Q8_CHUNK), n_groups);
+    for (int left = cols / BW_Q8_GROUP; left > 0; left -= BW_Q8_LANES, row += chunk_bytes, out++) {
+        const int n_groups = left < BW_Q8_LANES ? left : BW_Q8_LANES;
+        if (n_groups < BW_Q8_LANES)
+            *out = (bw_q8_chunk){ 0 };
+        unpack(out, row, n_groups);
+    }
 }
 
 #endif
