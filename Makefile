@@ -93,6 +93,7 @@ help:
 	@echo 'make tsan         unit and property tests with the thread sanitizer'
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
+	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
 	@echo 'make clean        removes everything built'
 	@echo
@@ -132,6 +133,14 @@ $(SYNTH): $(BUILD)/tools/synth.o $(LIB)
 	$(say) LD $@
 	@mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+
+# What products cost: make bench-ops ARGS="avx512 q8_0 2" (level, type, threads)
+$(BUILD)/bench/ops_bench: $(BUILD)/bench/ops_bench.o $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+bench-ops: $(BUILD)/bench/ops_bench
+	$(BUILD)/bench/ops_bench $(ARGS)
+.PHONY: bench-ops
 
 $(BUILD)/bellwether.pc: Makefile
 	@mkdir -p $(@D)
