@@ -41,6 +41,8 @@ TEST(the_longest_matching_prefix_is_accepted)
             for (int j = 0; j < s->n_logits; j++) {
                 const int draft = j - extra;
                 sampled[n_logits + j] = draft < 0 ? 5 : draft == want[i] ? 7 : rnd_int(0, 2) && draft > want[i] ? 9 : next[draft];
+                if (draft == n_drafts && rnd_int(0, 1)) /* what stands behind the drafts is old, not a draft */
+                    sampled[n_logits + j] = next[draft];
             }
             m.seqs.accepted[s->slot] = 99;
             n_rows += s->n_rows;
@@ -58,7 +60,7 @@ TEST(the_longest_matching_prefix_is_accepted)
             check_int(n_accepted[i], want[i]);
             check_int(m.seqs.accepted[s->slot], want[i]);
             if (s->sample)
-                before[s->slot * CONTEXT + s->first_pos + s->n_final + want[i]] = 7;
+                before[s->slot * CONTEXT + s->first_pos + s->n_final + want[i]] = sampled[s->first_logit + s->n_logits - 1 - (s->n_rows - s->n_final) + want[i]];
         }
         for (int i = 0; i < SLOTS * CONTEXT; i++) /* one token of each sampled span, nothing else */
             check_int(m.seqs.tokens[i], before[i]);

@@ -55,7 +55,7 @@ static layer random_layer(void)
     l.conv = fixture_random((size_t)s->conv_dim * (size_t)s->conv_width, 0.5f);
     l.decay = fixture_random((size_t)s->n_v_heads, 1);
     for (int h = 0; h < s->n_v_heads; h++)
-        l.decay[h] = -expf(l.decay[h]);
+        l.decay[h] = h == 0 ? -1e-3f : -expf(l.decay[h]);
     l.dt_bias = fixture_random((size_t)s->n_v_heads, 1);
     l.norm = fixture_random((size_t)s->d_v, 1);
     return l;
@@ -65,7 +65,7 @@ static inputs random_inputs(const bw_gdn_shape *s, int n)
 {
     inputs in = { fixture_random((size_t)n * (size_t)s->conv_dim, 1), fixture_random((size_t)(n * s->n_v_heads), 2),
                   fixture_random((size_t)(n * s->n_v_heads), 2), fixture_random((size_t)n * value_floats(s), 1) };
-    in.a[0] = 30; /* where softplus is the identity */
+    in.a[0] = 120; /* where softplus is the identity, and e^x is not finite */
     return in;
 }
 
@@ -419,6 +419,23 @@ static void check_relative(const char *level, const char *what, double got, doub
     check_that(fabs(got - want) <= bound * fabs(want) + 1e-36, "%s %s: %.9g, expected %.9g", level, what, got, want);
 }
 
+/* sum_exp of one value is the level's exponential. */
+TEST(exponentials_are_good_to_2e_7)
+{
+    for (const char *const *level = fixture_levels(); *level; level++) {
+        bw_cpu *cpu = fixture_create(*level, 1, &(bw_op_limits){ .vocab = 1 });
+        float x = 0;
+        check(cpu->k.sum_exp(&x, 1, 0, 1) == 1);
+        for (int i = 0; i < 20000; i++) {
+            x = i < 10000 ? -87.0f * (float)i / 10000 : -ldexpf((float)rnd_int(1, 1000), rnd_int(-40, -4));
+            check_relative(*level, "e^x", cpu->k.sum_exp(&x, 1, 0, 1), exp(x), 2e-7);
+        }
+        x = -1e4f;
+        check(cpu->k.sum_exp(&x, 1, 0, 1) == 0);
+        fixture_destroy(cpu);
+    }
+}
+
 TEST(elementwise_kernels_are_exact_and_do_not_know_their_place)
 {
     for (const char *const *level = fixture_levels(); *level; level++) {
@@ -470,6 +487,7 @@ TEST(elementwise_kernels_are_exact_and_do_not_know_their_place)
     }
 }
 
-TESTS_MAIN(ENTRY(the_delta_rule_in_miniature), ENTRY(elementwise_kernels_are_exact_and_do_not_know_their_place),
+TESTS_MAIN(ENTRY(the_delta_rule_in_miniature), ENTRY(exponentials_are_good_to_2e_7),
+           ENTRY(elementwise_kernels_are_exact_and_do_not_know_their_place),
            ENTRY(every_level_computes_the_formulas), ENTRY(any_cut_into_spans_gives_the_same_bits),
            ENTRY(rejected_rows_never_reach_the_state))

@@ -184,8 +184,7 @@ static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
     }
     const float next = fmaxf(*max, max_lanes(largest));
     for (int i = 0; i < 8; i++) {
-        __m256 e = exp8(_mm256_sub_ps(x[i], _mm256_set1_ps(next)));
-        e = _mm256_and_ps(e, _mm256_castsi256_ps(lanes(n - 8 * i)));
+        const __m256 e = exp8(_mm256_sub_ps(x[i], _mm256_set1_ps(next)));
         total = _mm256_add_ps(total, e);
         _mm256_storeu_ps(s + 8 * i, e);
     }

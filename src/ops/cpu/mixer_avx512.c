@@ -140,7 +140,7 @@ static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
     }
     const float next = fmaxf(*max, _mm512_reduce_max_ps(largest));
     for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_maskz_mov_ps(lanes(n - 16 * i), exp16(_mm512_sub_ps(x[i], _mm512_set1_ps(next))));
+        x[i] = exp16(_mm512_sub_ps(x[i], _mm512_set1_ps(next)));
         total = _mm512_add_ps(total, x[i]);
         _mm512_storeu_ps(s + 16 * i, x[i]);
     }
