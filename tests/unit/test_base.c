@@ -121,7 +121,14 @@ TEST(messages_are_cut_on_a_character)
     check_str(err.message, "outer 7: inner");
 }
 
+TEST(messages_are_one_line_of_utf8_whatever_a_file_holds)
+{
+    bw_error err;
+    bw_fail(&err, BW_E_FORMAT, "%s", "a\nb\tc \xC3\xA9 \xFF \xC3 \xE2\x82");
+    check_str(err.message, "a b c \xC3\xA9 ? ? ??");
+}
+
 TESTS_MAIN(ENTRY(every_f16_survives_the_way_through_f32), ENTRY(f32_rounds_to_the_nearest_f16_ties_to_even),
            ENTRY(bf16_rounds_to_nearest_even), ENTRY(memory_is_counted_and_can_be_made_to_fail),
            ENTRY(every_unit_runs_exactly_once_on_any_number_of_threads), ENTRY(a_pool_that_cannot_be_made_says_so),
-           ENTRY(messages_are_cut_on_a_character))
+           ENTRY(messages_are_cut_on_a_character), ENTRY(messages_are_one_line_of_utf8_whatever_a_file_holds))
