@@ -114,6 +114,7 @@ static bw_status generate(chat *c, turn *t, const int32_t *ids, int n_ids, bw_er
         bw_terminal_text("\n", 1, false);
     if (st == BW_OK) {
         bw_receipt_add(c->receipt, &answer.usage, answer.n_tokens);
+        c->receipt->finish = answer.finish;
         if (answer.finish == BW_FINISH_NONE)
             fprintf(stderr, "(interrupted)\n");
         else if (answer.finish == BW_FINISH_LENGTH)
@@ -287,7 +288,8 @@ static bool read_message(chat *c, bw_buffer *message)
         }
         if (length)
             history(c->history, &event, H_ENTER, line);
-        if (!continued && !more_waits())
+        /* A command is one line, whatever follows it. */
+        if (!continued && (message->data[0] == '/' || !more_waits()))
             return true;
         c->clean = false;
     }

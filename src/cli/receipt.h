@@ -16,7 +16,7 @@ typedef struct bw_receipt {
     const bw_model_info *info;
     const bw_memory_plan *plan;
     bw_sampling sampling;
-    bw_finish finish;    /* NONE: interrupted, or a chat of several answers */
+    bw_finish finish;    /* of the last answer; NONE: interrupted */
     int n_answers;
     int64_t prompt_tokens, generated_tokens;
     int64_t prefilled, decoded; /* tokens behind the two times */

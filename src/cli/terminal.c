@@ -18,6 +18,7 @@ static struct {
 static char last_logged[1024]; /* a note that the log has just given is not given again */
 static volatile sig_atomic_t interrupted;
 static bool dim_now;
+static struct sigaction before_watch;
 
 static double now(void)
 {
@@ -154,14 +155,12 @@ void bw_interrupt_watch(void)
     struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
     sigemptyset(&action.sa_mask);
     interrupted = 0;
-    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGINT, &action, &before_watch);
 }
 
 void bw_interrupt_unwatch(void)
 {
-    struct sigaction action = { .sa_handler = SIG_DFL };
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGINT, &before_watch, NULL);
 }
 
 bool bw_interrupted(void)

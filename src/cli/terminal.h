@@ -32,7 +32,7 @@ void bw_terminal_text_end(void); /* switches dimming off */
 bool bw_terminal_flush(void);
 
 /* From watch on, the first Ctrl-C only sets a flag and the second one ends the program at once;
- * unwatch gives Ctrl-C back its usual meaning. */
+ * unwatch gives Ctrl-C back the meaning it had. */
 void bw_interrupt_watch(void);
 void bw_interrupt_unwatch(void);
 bool bw_interrupted(void);

@@ -61,4 +61,15 @@ keys() {
 }
 chat --seed 3 --max-tokens 8 --ignore-eos
 is a_paste_is_one_message "$(grep -ca 'cut: --max-tokens' "$work/screen")" 1
+: >"$work/screen"
+keys() {
+    type_after '> ' 1 'Hello\n'
+    type_after '(cut' 1 'one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty\n'
+    type_after 'is forgotten' 1 '/reset\nHi\n'
+    type_after '(cut' 2 '/quit\n'
+}
+chat --seed 3 --ctx 40 --ignore-eos
+shows a_full_context_ends_the_answer 'cut: the context is full'
+shows a_message_that_does_not_fit_is_forgotten 'context of 40.*the message is forgotten'
+is after_a_reset_the_chat_goes_on "$(grep -ca 'cut: the context is full' "$work/screen")" 2
 exit $failed
