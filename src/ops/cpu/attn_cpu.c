@@ -2,7 +2,8 @@
  *
  * Two passes over the rows with a barrier between them, because the rows of a step see each other
  * through the pages: (1) per row: cosines and sines of its position, keys and values into their
- * page; (2) per row and KV head: norm and turn the queries of its group, attend, gate.
+ * page; (2) per row and KV head, or a part of the query heads that share it when there are few rows:
+ * norm and turn the queries, attend, gate. A head's bits depend on none of these cuts.
  * Runs on the caller's thread and the pool; owns nothing. */
 #include <assert.h>
 #include <math.h>
@@ -14,6 +15,7 @@ typedef struct attn_work {
     const bw_cpu *cpu;
     const bw_attn_args *args;
     float *turns; /* [n_rows, 2, n_pairs] cosines, then sines, of every row */
+    int part, n_parts; /* query heads of a unit; units of a KV head */
 } attn_work;
 
 static size_t query_bytes(const bw_attn_shape *shape)
@@ -72,29 +74,40 @@ static void prepare_row(void *arg, int r, int thread)
     }
 }
 
-static void attend_group(void *arg, int unit, int thread)
+static void attend_part(void *arg, int unit, int thread)
 {
     const attn_work *work = arg;
     const bw_attn_args *args = work->args;
     const bw_attn_shape *shape = args->shape;
     const bw_cpu_kernels *k = &work->cpu->k;
     const int d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
-    const int r = unit / shape->n_kv_heads, kv_head = unit % shape->n_kv_heads;
+    const int first = unit % work->n_parts * work->part, n_heads = group - first < work->part ? group - first : work->part;
+    const int r = unit / work->n_parts / shape->n_kv_heads, kv_head = unit / work->n_parts % shape->n_kv_heads;
     const bw_row row = args->rows[r];
     const float *cosine = work->turns + (size_t)r * 2 * shape->n_pairs, *sine = cosine + shape->n_pairs;
-    const size_t first_head = (size_t)r * shape->n_heads + (size_t)kv_head * group;
+    const size_t first_head = (size_t)r * shape->n_heads + (size_t)kv_head * group + first;
     const float *q_gate = args->q_gate + first_head * 2 * d;
     float *out = args->out + first_head * d;
     float *q = bw_cpu_thread_scratch(work->cpu, thread);
     void *scratch = (unsigned char *)q + query_bytes(shape);
 
-    for (int h = 0; h < group; h++)
+    for (int h = 0; h < n_heads; h++)
         k->norm_rope(q + (size_t)h * d, q_gate + (size_t)h * 2 * d, args->q_norm, d, shape->eps, cosine, sine,
                      shape->n_pairs);
-    k->attend(out, q, group, d, &args->kv, shape->n_kv_heads, kv_head,
+    k->attend(out, q, n_heads, d, &args->kv, shape->n_kv_heads, kv_head,
               args->seqs->pages + (size_t)row.slot * args->seqs->max_pages, row.pos + 1, scratch);
-    for (int h = 0; h < group; h++)
+    for (int h = 0; h < n_heads; h++)
         k->sigmoid_mul(out + (size_t)h * d, out + (size_t)h * d, q_gate + (size_t)h * 2 * d + d, d);
+}
+
+/* Heads that share a key share its loading too, so a group is only cut when threads would be idle. */
+static void cut_groups(attn_work *work)
+{
+    const bw_attn_shape *shape = work->args->shape;
+    const int group = shape->n_heads / shape->n_kv_heads, units = work->args->n_rows * shape->n_kv_heads;
+    const int wanted = units > 0 ? (work->cpu->base.n_threads + units - 1) / units : 1;
+    work->part = wanted >= group ? 1 : (group + wanted - 1) / wanted;
+    work->n_parts = (group + work->part - 1) / work->part;
 }
 
 void bw_cpu_attention(bw_backend *be, const bw_attn_args *args)
@@ -104,8 +117,12 @@ void bw_cpu_attention(bw_backend *be, const bw_attn_args *args)
     assert(shape->n_heads % shape->n_kv_heads == 0 && 2 * shape->n_pairs <= shape->head_dim);
     assert(!args->k == !args->v);
     assert((size_t)args->n_rows * 2 * (size_t)shape->n_pairs * sizeof(float) <= cpu->arena_bytes);
+    assert(query_bytes(shape) + cpu->k.attn_scratch_bytes(shape->n_heads / shape->n_kv_heads, shape->head_dim) <=
+           cpu->per_thread_bytes);
     attn_work work = { .cpu = cpu, .args = args, .turns = (float *)cpu->arena };
     bw_pool_for(cpu->pool, args->n_rows, prepare_row, &work);
-    if (args->q_gate)
-        bw_pool_for(cpu->pool, args->n_rows * shape->n_kv_heads, attend_group, &work);
+    if (!args->q_gate)
+        return;
+    cut_groups(&work);
+    bw_pool_for(cpu->pool, args->n_rows * shape->n_kv_heads * work.n_parts, attend_part, &work);
 }
