@@ -4,6 +4,7 @@
 #include "model/weights.h"
 
 #include <inttypes.h>
+#include <json.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -601,11 +602,38 @@ static void count_mtp(resolver *r, bw_weights *w)
         w->mtp_found += count_expert_tensors(r, row);
 }
 
+/* A head whose projection was never filled drafts noise without any error: some rows of it are
+ * looked at, all of them would mean reading 100 MB at every start. */
+static void check_fc(resolver *r, const bw_matrix *fc)
+{
+    enum { ROWS = 16 };
+    float *x = fc->data ? bw_mem_alloc((size_t)fc->cols * sizeof *x, BW_MEM_MISC) : NULL;
+    bool zero = true, finite = true;
+    if (!fc->data)
+        return;
+    if (!x) {
+        r->no_memory = true;
+        return;
+    }
+    for (int k = 0; k < ROWS; k++) {
+        const bw_matrix row = rows_of(fc, (int)((int64_t)k * fc->rows / ROWS), 1);
+        bw_dequantize_row(row.type, row.data, x, (size_t)row.cols);
+        for (int i = 0; i < row.cols; i++) {
+            zero &= x[i] == 0;
+            finite &= isfinite(x[i]) != 0;
+        }
+    }
+    bw_mem_free(x);
+    if (zero || !finite)
+        note(&r->mtp, BW_E_FORMAT, "%s: its values are %s", r->model[BW_ROLE_MTP_FC].plain->name, zero ? "all zero" : "not finite");
+}
+
 static void take_mtp(resolver *r, bw_weights *w)
 {
     const bw_config *c = r->config;
     bw_mtp_weights *m = &w->mtp;
     m->fc = matrix_of(r, &r->model[BW_ROLE_MTP_FC], (wanted){ BW_ROLE_MTP_FC, c->n_layers }, c->hidden, 2 * c->hidden);
+    check_fc(r, &m->fc);
     const uint64_t hidden[1] = { (uint64_t)c->hidden };
     m->norm_embedding = vector_of(r, &r->model[BW_ROLE_MTP_NORM_EMBEDDING], (wanted){ BW_ROLE_MTP_NORM_EMBEDDING, c->n_layers }, hidden, 1, NORM);
     m->norm_hidden = vector_of(r, &r->model[BW_ROLE_MTP_NORM_HIDDEN], (wanted){ BW_ROLE_MTP_NORM_HIDDEN, c->n_layers }, hidden, 1, NORM);
@@ -707,15 +735,51 @@ static bw_status finish_mtp(resolver *r, bw_weights *w, bool ignore, bw_error *e
                    bw_checkpoint_path(r->checkpoint), w->mtp_problem);
 }
 
+/* ", quantised by NAME" if the configuration names what quantised the checkpoint, else "". */
+static void name_quantiser(const resolver *r, char *text, size_t size)
+{
+    json_object *top = NULL, *inner = NULL, *about = NULL, *name = NULL;
+    text[0] = '\0';
+    if (bw_checkpoint_json(r->checkpoint, "config.json", &top, NULL) || !top)
+        return;
+    if (!json_object_object_get_ex(top, "quantization_config", &about) && json_object_object_get_ex(top, "text_config", &inner))
+        json_object_object_get_ex(inner, "quantization_config", &about);
+    if (json_object_is_type(about, json_type_object) && json_object_object_get_ex(about, "quant_method", &name) &&
+        json_object_is_type(name, json_type_string))
+        snprintf(text, size, ", quantised by %.40s", json_object_get_string(name));
+    else if (json_object_object_get_ex(top, "quantization", NULL))
+        snprintf(text, size, ", quantised by MLX");
+    json_object_put(top);
+}
+
+/* Files that hold the MTP head alone belong beside a model's own. */
+static bool has_layers(const resolver *r)
+{
+    for (int row = 0; row < r->config->n_layers; row++) {
+        if (r->layers[row].experts)
+            return true;
+        for (int k = 0; k < LAYER_ROLES; k++)
+            if (present(&r->layers[row].of[k]))
+                return true;
+    }
+    return false;
+}
+
 static bw_status finish_main(const resolver *r, bw_error *err)
 {
-    char text[900];
+    char text[900], quantiser[64];
     if (!r->main.n)
         return BW_OK;
+    if (!has_layers(r))
+        return bw_fail(err, BW_E_FORMAT, "%.300s: holds none of the model's %d layers%s: give the file or folder of the whole model",
+                       bw_checkpoint_path(r->checkpoint), r->config->n_layers, r->model[BW_ROLE_MTP_FC].plain ? ", only its MTP head" : "");
     write_problems(&r->main, text, sizeof text);
-    return bw_fail(err, r->main.st, "%.100s: %d tensor%s cannot be used: %s%s", bw_checkpoint_path(r->checkpoint), r->main.n,
-                   r->main.n == 1 ? "" : "s", text,
-                   r->main.st == BW_E_UNSUPPORTED ? ". Use a BF16, F16 or F32 checkpoint, or a GGUF file" : "");
+    name_quantiser(r, quantiser, sizeof quantiser);
+    const char *advice = r->main.st != BW_E_UNSUPPORTED             ? ""
+                         : r->container == BW_CONTAINER_HF ? ". Use a BF16, F16 or F32 checkpoint, or a GGUF file"
+                                                           : ". Use a file of the usual types: Q8_0, Q4_K, ...";
+    return bw_fail(err, r->main.st, "%.100s%s: %d tensor%s cannot be used: %s%s", bw_checkpoint_path(r->checkpoint), quantiser, r->main.n,
+                   r->main.n == 1 ? "" : "s", text, advice);
 }
 
 static void release_slots(resolver *r)
@@ -779,103 +843,4 @@ void bw_weights_release(bw_weights *weights)
         bw_mem_free(own);
     }
     *weights = (bw_weights){ 0 };
-}
-
-/* ---- groups -------------------------------------------------------------------------------------- */
-
-static bw_tensor_group_id group_of(const bw_config *config, bw_container container, const bw_tensor *t)
-{
-    const bw_place place = bw_role_of(container, t->name);
-    const bool linear_layer = place.layer < config->n_layers && !config->attention[place.layer];
-    if (place.role == BW_ROLE_UNKNOWN)
-        return BW_GROUP_UNKNOWN;
-    if (place.role == BW_ROLE_VISION)
-        return BW_GROUP_VISION;
-    if (place.role == BW_ROLE_IGNORED)
-        return BW_GROUP_UNUSED;
-    if (place.mtp || is_mtp_role(place.role) || (container == BW_CONTAINER_GGUF && place.layer >= config->n_layers))
-        return BW_GROUP_MTP;
-    switch (place.role) {
-    case BW_ROLE_EMBED: return BW_GROUP_EMBEDDING;
-    case BW_ROLE_HEAD: return BW_GROUP_HEAD;
-    case BW_ROLE_FINAL_NORM:
-    case BW_ROLE_INPUT_NORM:
-    case BW_ROLE_POST_NORM: return BW_GROUP_NORMS;
-    case BW_ROLE_Q:
-    case BW_ROLE_K:
-    case BW_ROLE_V:
-    case BW_ROLE_O:
-    case BW_ROLE_Q_NORM:
-    case BW_ROLE_K_NORM: return BW_GROUP_ATTENTION;
-    case BW_ROLE_QKV: return linear_layer ? BW_GROUP_LINEAR : BW_GROUP_ATTENTION;
-    case BW_ROLE_FFN_GATE:
-    case BW_ROLE_FFN_UP:
-    case BW_ROLE_FFN_DOWN: return BW_GROUP_FFN;
-    case BW_ROLE_ROUTER: return BW_GROUP_ROUTER;
-    case BW_ROLE_SHARED_GATE:
-    case BW_ROLE_SHARED_FFN_GATE:
-    case BW_ROLE_SHARED_FFN_UP:
-    case BW_ROLE_SHARED_FFN_DOWN: return BW_GROUP_SHARED_EXPERT;
-    case BW_ROLE_EXPERTS_GATE:
-    case BW_ROLE_EXPERTS_UP:
-    case BW_ROLE_EXPERTS_DOWN:
-    case BW_ROLE_EXPERTS_GATE_UP: return BW_GROUP_EXPERTS;
-    default: return BW_GROUP_LINEAR;
-    }
-}
-
-typedef struct tally {
-    const char *type;
-    int n;
-} tally;
-
-static int by_count(const void *a, const void *b)
-{
-    return ((const tally *)b)->n - ((const tally *)a)->n;
-}
-
-static void write_types(tally *tallies, int n, char *text, size_t size)
-{
-    size_t at = 0;
-    if (n)
-        qsort(tallies, (size_t)n, sizeof *tallies, by_count);
-    for (int i = 0; i < n; i++) {
-        char one[48];
-        int length = snprintf(one, sizeof one, "%s%s %d", i ? ", " : "", tallies[i].type, tallies[i].n);
-        if (at + (size_t)length + 6 > size) {
-            snprintf(text + at, size - at, ", ...");
-            return;
-        }
-        memcpy(text + at, one, (size_t)length + 1);
-        at += (size_t)length;
-    }
-}
-
-void bw_weights_group(const bw_config *config, const bw_checkpoint *checkpoint, bw_tensor_group *groups)
-{
-    static const char *const names[BW_GROUP_COUNT] = {
-        "embedding", "head", "norms", "attention", "linear attention", "feed-forward", "router", "experts", "shared expert",
-        "MTP head", "vision", "unused", "unknown",
-    };
-    enum { MAX_TYPES = 24 };
-    tally tallies[BW_GROUP_COUNT][MAX_TYPES];
-    int n_types[BW_GROUP_COUNT] = { 0 };
-    const bw_container container = bw_checkpoint_container(checkpoint);
-    for (int g = 0; g < BW_GROUP_COUNT; g++)
-        groups[g] = (bw_tensor_group){ .name = names[g] };
-    for (int i = 0; i < bw_checkpoint_n_tensors(checkpoint); i++) {
-        const bw_tensor *t = bw_checkpoint_tensor_at(checkpoint, i);
-        const bw_tensor_group_id g = group_of(config, container, t);
-        int k = 0;
-        groups[g].n_tensors++;
-        groups[g].bytes += t->bytes;
-        while (k < n_types[g] && strcmp(tallies[g][k].type, t->type_name) != 0)
-            k++;
-        if (k == n_types[g] && k < MAX_TYPES)
-            tallies[g][n_types[g]++] = (tally){ t->type_name, 0 };
-        if (k < MAX_TYPES)
-            tallies[g][k].n++;
-    }
-    for (int g = 0; g < BW_GROUP_COUNT; g++)
-        write_types(tallies[g], n_types[g], groups[g].types, sizeof groups[g].types);
 }

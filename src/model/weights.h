@@ -88,21 +88,4 @@ bw_status bw_weights_resolve(bw_weights *out, const bw_config *config, const bw_
                              bool ignore_mtp, bw_error *err);
 void bw_weights_release(bw_weights *weights);
 
-/* What is in a checkpoint, for a person to read: its tensors in groups, whether they resolve or not. */
-typedef enum bw_tensor_group_id {
-    BW_GROUP_EMBEDDING, BW_GROUP_HEAD, BW_GROUP_NORMS, BW_GROUP_ATTENTION, BW_GROUP_LINEAR, BW_GROUP_FFN,
-    BW_GROUP_ROUTER, BW_GROUP_EXPERTS, BW_GROUP_SHARED_EXPERT, BW_GROUP_MTP, BW_GROUP_VISION, BW_GROUP_UNUSED,
-    BW_GROUP_UNKNOWN, BW_GROUP_COUNT
-} bw_tensor_group_id;
-
-typedef struct bw_tensor_group {
-    const char *name;  /* "linear attention" */
-    int n_tensors;
-    uint64_t bytes;
-    char types[128];   /* "Q4_K 225, F32 96", most frequent first, "..." where it does not fit */
-} bw_tensor_group;
-
-/* Fills groups[BW_GROUP_COUNT]; empty groups have n_tensors 0. */
-void bw_weights_group(const bw_config *config, const bw_checkpoint *checkpoint, bw_tensor_group *groups);
-
 #endif

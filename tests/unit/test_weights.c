@@ -275,6 +275,26 @@ TEST(shards_with_and_without_an_index_mean_the_same)
     }
 }
 
+TEST(extra_files_of_quantisers_belong_to_the_model)
+{
+    file_model m;
+    char from[400], to[400];
+    model_read(&m, dense());
+    for (int i = 0; i < m.n; i++)
+        m.tensors[i].shard = strncmp(m.tensors[i].name, "mtp.", 4) == 0;
+    const char *dir = model_write(&m, fresh_dir(), 2);
+    static const char *const names[3][2] = { { "model-00001-of-00002.safetensors", "model.safetensors" },
+                                             { "model-00002-of-00002.safetensors", "model_mtp.safetensors" },
+                                             { "model.safetensors.index.json", "unused" } };
+    for (int i = 0; i < 3; i++) {
+        snprintf(from, sizeof from, "%s/%s", dir, names[i][0]);
+        snprintf(to, sizeof to, "%s/%s", dir, names[i][1]);
+        check(rename(from, to) == 0);
+    }
+    check_same_as(dense(), dir);
+    model_free(&m);
+}
+
 static void widen(file_tensor *t, const char *dtype)
 {
     const size_t n = t->bytes / 2;
@@ -568,6 +588,18 @@ static void wrong_kind(file_model *m, file_tensor *t)
     model_add(m, t, "model.language_model.layers.0.self_attn.o_proj.weight");
 }
 
+static void empty(file_model *m, file_tensor *t)
+{
+    (void)m;
+    memset(t->data, 0, t->bytes);
+}
+
+static void name_quantiser(file_model *m, file_tensor *t)
+{
+    rename_to_qweight(m, t);
+    m->config = replace(m->config, "\"model_type\"", "\"quantization_config\": {\"quant_method\": \"auto-round\"}, \"model_type\"");
+}
+
 static void put_nan(file_model *m, file_tensor *t)
 {
     (void)m;
@@ -598,6 +630,8 @@ TEST(each_problem_names_its_tensor_and_what_was_expected)
         { "mtp.fc.weight", drop, BW_E_FORMAT, { "14 of 15 MTP tensors", "mtp.fc.weight is missing", "--draft off" } },
         { "mtp.fc.weight", transpose, BW_E_FORMAT, { "15 of 15 MTP tensors", "mtp.fc.weight is [128, 64]", "expected [64, 128]" } },
         { "mtp.fc.weight", rename_to_qweight, BW_E_UNSUPPORTED, { "mtp.fc.qweight", "GPTQ or AWQ", NULL } },
+        { l0, name_quantiser, BW_E_UNSUPPORTED, { "mlp.up_proj.qweight", "quantised by auto-round", "BF16" } },
+        { "mtp.fc.weight", empty, BW_E_FORMAT, { "mtp.fc.weight", "all zero", "--draft off" } },
         { "mtp.fc.weight", add_mtp_stranger, BW_E_FORMAT, { "mtp.layers.0.mlp.sideways_proj.weight", "unknown", NULL } },
         { "mtp.layers.0.self_attn.q_norm.weight", drop, BW_E_FORMAT, { "14 of 15", "mtp.layers.0.self_attn.q_norm.weight is missing", NULL } },
     };
@@ -658,7 +692,6 @@ TEST(vision_tensors_are_counted_and_left)
     file_model m;
     model a;
     bw_error err;
-    bw_tensor_group groups[BW_GROUP_COUNT];
     model_read(&m, dense());
     model_add(&m, &m.tensors[0], "model.visual.blocks.0.norm1.weight");
     model_add(&m, &m.tensors[0], "model.visual.patch_embed.proj.bias");
@@ -669,17 +702,6 @@ TEST(vision_tensors_are_counted_and_left)
     bw_log_to(NULL, NULL);
     check(strstr(logged, "vision tensors: 2, left for later") != NULL);
     check(a.config.has_vision);
-    bw_weights_group(&a.config, a.checkpoint, groups);
-    check_int(groups[BW_GROUP_VISION].n_tensors, 2);
-    check_int(groups[BW_GROUP_UNUSED].n_tensors, 1);
-    check_int(groups[BW_GROUP_MTP].n_tensors, 15);
-    check_int(groups[BW_GROUP_UNKNOWN].n_tensors, 0);
-    check_int(groups[BW_GROUP_LINEAR].n_tensors, 27);
-    check_str(groups[BW_GROUP_MTP].types, "BF16 15");
-    int n = 0;
-    for (int g = 0; g < BW_GROUP_COUNT; g++)
-        n += groups[g].n_tensors;
-    check_int(n, bw_checkpoint_n_tensors(a.checkpoint));
     close_model(&a);
     model_free(&m);
 }
@@ -721,6 +743,14 @@ TEST(gguf_problems_are_named_in_the_files_own_words)
     check(strstr(a.weights.mtp_problem, "although its configuration declares the head") != NULL);
     close_model(&a);
     check_error(with_gguf_edit("blk.1", NULL, false, &a, &err), BW_E_FORMAT, err, "blk.1.", "missing");
+    file_model m;
+    char path[400];
+    model_read(&m, repo_path("tests/golden/gguf/moe-F16.gguf"));
+    for (int i = 0; i < m.n; i++)
+        m.tensors[i].dropped = strncmp(m.tensors[i].name, "blk.0.", 6) == 0 || strncmp(m.tensors[i].name, "blk.1.", 6) == 0;
+    snprintf(path, sizeof path, "%s/mtp.gguf", fresh_dir());
+    check_error(open_model(&a, model_write_gguf(&m, path), false, &err), BW_E_FORMAT, err, "none of the model's 2 layers", "only its MTP head");
+    model_free(&m);
 }
 
 /* ---- folders ------------------------------------------------------------------------------------- */
@@ -897,6 +927,7 @@ TEST(every_allocation_may_fail)
 TESTS_MAIN(ENTRY(every_golden_folder_resolves_with_its_whole_head), ENTRY(every_golden_gguf_file_resolves_with_its_whole_head),
            ENTRY(the_same_gguf_file_in_parts_is_the_same_model), ENTRY(an_mlx_folder_resolves_and_has_no_head),
            ENTRY(vectors_hold_what_the_header_promises), ENTRY(every_known_prefix_means_the_same),
+           ENTRY(extra_files_of_quantisers_belong_to_the_model),
            ENTRY(shards_with_and_without_an_index_mean_the_same), ENTRY(every_tensor_may_be_of_any_float_type),
            ENTRY(the_three_spellings_of_experts_mean_the_same), ENTRY(experts_of_mixed_float_types_become_one_type),
            ENTRY(an_mlx_resave_is_known_by_its_convolution_and_keeps_its_norms), ENTRY(dimensions_of_one_do_not_matter),
