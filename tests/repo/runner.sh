@@ -14,6 +14,7 @@ program crash 'echo "ok one"; kill -SEGV $$'
 program silent 'exit 0'
 program slow 'echo "ok one"; sleep 20'
 program groups 'printf "%s\n" "[==========] Running 3 test(s)." "[ RUN      ] a" "[       OK ] a" "[ RUN      ] b" "[  NOTE    ] skipped: no file" "[  SKIPPED ] b" "[ RUN      ] c" "[       OK ] c" "[==========] 3 test(s) run." "[  SKIPPED ] b"'
+program check 'printf "%s\n" "[==========] Running 1 test(s)." "[ RUN      ] a" "[  FAILED  ] a.c:7: not true: x (BW_TEST_SEED=1)" "[  ERROR   ] --- a.c:7: error" "[  FAILED  ] a" "[==========] 1 test(s) run."; exit 1'
 program half 'printf "%s\n" "[==========] Running 2 test(s)." "[ RUN      ] a" "[       OK ] a" "[ RUN      ] b"'
 
 # name, expected last line, expected exit status, text that must appear, programs
@@ -34,6 +35,7 @@ expect() {
 }
 expect passes_and_skips_are_counted '2 passed, 0 failed, 1 skipped' 0 'skipped: three: no GPU' good
 expect cmocka_results_are_counted_once '2 passed, 0 failed, 1 skipped' 0 'skipped: b: no file' groups
+expect a_failed_check_counts_once_and_says_why '0 passed, 1 failed' 1 'FAILED: a: a.c:7: not true: x' check
 expect programs_add_up '4 passed, 0 failed, 2 skipped' 0 '' good groups
 expect a_failure_fails_the_run '3 passed, 1 failed, 1 skipped' 1 'FAILED: two: 3 is not 4' good bad
 expect a_failure_says_how_to_repeat_it '1 passed, 1 failed' 1 "to repeat: $dir/bad" bad
