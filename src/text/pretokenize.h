@@ -13,7 +13,7 @@
 
 typedef struct bw_pattern bw_pattern;
 
-/* The pattern of the family, for containers that only name it (docs/chat-format.md, GGUF "qwen35"). */
+/* The pattern of the family, for containers that only name it (GGUF: "qwen35"). */
 extern const char bw_pattern_qwen35[];
 
 /* BW_E_UNSUPPORTED: something in it means another thing to PCRE2; BW_E_FORMAT: not a pattern. */
