@@ -1,6 +1,6 @@
 /* The tokenizer against the `tokenizers` library, recorded in tests/golden/tokenizer by
  * tools/golden/make_tokenizer.py, over the vocabulary of models/lamb; and the vectors of
- * docs/model.md 10.1, which need the family's own vocabulary. */
+ * docs/tokenizer.md, which need the family's own vocabulary. */
 #include "lib/check.h"
 
 #include <stdlib.h>
