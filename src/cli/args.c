@@ -85,8 +85,8 @@ static void print_help(const bw_command *command)
         }
         putchar('\n');
     }
-    printf("\nOther\n  %-*s%s\n  %-*s%s\n", HELP_COLUMN - 2, "--help", "print this and exit", HELP_COLUMN - 2, "--version",
-           "print the version and exit");
+    printf("\nOther\n  %-*s%s\n  %-*s%s\n", HELP_COLUMN - 2, "--help", "print this and exit", HELP_COLUMN - 2,
+           "--version", "print the version and exit");
     printf("\nExample:\n  %s\n", command->example);
 }
 
@@ -236,7 +236,8 @@ static bw_args_result read_option(const bw_command *command, int argc, char **ar
     const char *text = equals ? equals + 1 : *at + 1 < argc ? argv[*at + 1] : NULL;
     if (!equals && (!text || strncmp(text, "--", 2) == 0)) {
         if (text)
-            bw_args_fail(command->name, "%s: a value is missing before %s, expected %s; write %s=... for a value that begins with --",
+            bw_args_fail(command->name,
+                         "%s: a value is missing before %s, expected %s; write %s=... for a value that begins with --",
                          option->name, text, expected, option->name);
         else
             bw_args_fail(command->name, "%s: a value is missing, expected %s", option->name, expected);
@@ -250,7 +251,8 @@ static bw_args_result read_option(const bw_command *command, int argc, char **ar
     if (option->kind != BW_OPTION_COUNTED)
         return BW_ARGS_RUN;
     if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0) {
-        bw_args_fail(command->name, "%s: the second value is missing after \"%s\", expected %s", option->name, text, option->value);
+        bw_args_fail(command->name, "%s: the second value is missing after \"%s\", expected %s", option->name, text,
+                     option->value);
         return BW_ARGS_WRONG;
     }
     ((bw_counted_option *)option->target)->text = argv[++*at];
@@ -267,8 +269,8 @@ bw_args_result bw_args_read(const bw_command *command, int argc, char **argv, co
         const char *word = argv[i];
         if (only_positionals || word[0] != '-' || !word[1]) {
             if (n == command->n_most) {
-                bw_args_fail(command->name, "unexpected argument \"%s\", expected %s: quote a text of several words", word,
-                             command->positionals);
+                bw_args_fail(command->name, "unexpected argument \"%s\", expected %s: quote a text of several words",
+                             word, command->positionals);
                 return BW_ARGS_WRONG;
             }
             positionals[n++] = word;

@@ -36,14 +36,16 @@ struct json_object *bw_chat_loop_message(const char *role, const char *text, siz
     return message;
 }
 
-bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, int32_t **ids, int *n_ids,
+bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, int32_t **ids,
+                              int *n_ids,
                          bw_error *err)
 {
     struct json_object *request = json_object_new_object();
     json_object_object_add(request, "messages", json_object_get(messages));
     json_object_object_add(request, "add_generation_prompt", json_object_new_boolean(1));
     json_object_object_add(request, "enable_thinking", json_object_new_boolean(think));
-    bw_status st = bw_chat_encode(model, json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), ids, n_ids, err);
+    bw_status st = bw_chat_encode(model, json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), ids, n_ids,
+                                  err);
     json_object_put(request);
     return st;
 }
@@ -92,7 +94,8 @@ static void keep_answer(chat *c, const turn *t)
 {
     struct json_object *message = bw_chat_loop_message("assistant", t->content.data, t->content.n);
     if (t->reasoning.n)
-        json_object_object_add(message, "reasoning_content", json_object_new_string_len(t->reasoning.data, (int)t->reasoning.n));
+        json_object_object_add(message, "reasoning_content",
+                               json_object_new_string_len(t->reasoning.data, (int)t->reasoning.n));
     json_object_array_add(c->messages, message);
 }
 
@@ -141,7 +144,8 @@ static void answer_message(chat *c, const char *text, size_t n)
     if (!st)
         st = generate(c, &t, ids, n_ids, &err);
     if (st) {
-        bw_terminal_fail("%s; the message is forgotten%s", err.message, st == BW_E_LIMIT ? ", /reset starts again" : "");
+        bw_terminal_fail("%s; the message is forgotten%s", err.message,
+                         st == BW_E_LIMIT ? ", /reset starts again" : "");
         json_object_array_del_idx(c->messages, at, 1);
     } else {
         if (t.failed)
@@ -307,7 +311,8 @@ int bw_chat_loop_run(const bw_chat_loop_settings *settings, bw_receipt *receipt)
         goto done;
     }
     start_again(&c);
-    fprintf(stderr, "%s, %s. /help lists the commands, Ctrl-D leaves.\n", receipt->info->path, receipt->info->architecture);
+    fprintf(stderr, "%s, %s. /help lists the commands, Ctrl-D leaves.\n", receipt->info->path,
+            receipt->info->architecture);
     while (read_message(&c, &message)) {
         if (!message.data || !message.data[strspn(message.data, " \t\n")])
             continue;

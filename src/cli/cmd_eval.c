@@ -49,7 +49,8 @@ static bw_args_result read_options(eval_options *o, int argc, char **argv)
         { BW_OPTION_COUNTED, "--draft-logits", "N OUT", &o->draft_logits, .low = 1, .high = BW_MAX_DRAFTS,
           .help = "those of N drafts after the text and its most\nprobable next token: [N, vocab]" },
         BW_SETUP_OPTIONS(o->setup, "tokens at most; default: as many as the input\nhas, up to the model's context"),
-        BW_DRAFT_OPTION(o->setup, "off: open it although its MTP head is broken;\nno draft is ever needed here; default auto"),
+        BW_DRAFT_OPTION(o->setup,
+                        "off: open it although its MTP head is broken;\nno draft is ever needed here; default auto"),
     };
     static const char about[] =
         "Prints a JSON object: tokens, mean_loss (natural logarithm, tokens 2 to the last, as\n"
@@ -80,7 +81,8 @@ static bool encode_input(evaluation *e, const bw_buffer *text)
     if (e->from_file)
         return true;
     if (!info->has_text) {
-        bw_terminal_fail("%s: no tokenizer (%s), so it takes no text; give token ids with --ids FILE", info->path, info->text_note);
+        bw_terminal_fail("%s: no tokenizer (%s), so it takes no text; give token ids with --ids FILE", info->path,
+                         info->text_note);
         return false;
     }
     if (bw_encode(e->model, text->data, text->n, true, &e->ids, &e->n_ids, &err) == BW_OK)
@@ -98,7 +100,8 @@ static bool create_engine(evaluation *e)
     bw_error err = { 0 };
     const int limit = o->setup.context ? o->setup.context : info->max_context;
     if (e->n_ids > limit) {
-        bw_terminal_fail("input: %d tokens are more than %s %d", e->n_ids, o->setup.context ? "--ctx" : "the model's context of", limit);
+        bw_terminal_fail("input: %d tokens are more than %s %d", e->n_ids,
+                         o->setup.context ? "--ctx" : "the model's context of", limit);
         return false;
     }
     const int after = o->draft_logits.n + 2, context = e->n_ids < info->max_context - after ? e->n_ids + after : info->max_context;
@@ -220,7 +223,8 @@ int bw_cmd_eval(int argc, char **argv)
     if (!options.text_file == !options.ids_file)
         return bw_args_fail("eval", "%s, expected one of --text FILE and --ids FILE",
                             options.text_file ? "--text and --ids are both given" : "the input is missing");
-    evaluation e = { .options = &options, .from_file = options.ids_file != NULL, .logits = BW_NPY_NONE, .draft_logits = BW_NPY_NONE };
+    evaluation e = { .options = &options, .from_file = options.ids_file != NULL, .logits = BW_NPY_NONE,
+                     .draft_logits = BW_NPY_NONE };
     bw_buffer text = { 0 };
     const int status = evaluate(&e, &text);
     bw_npy_abandon(&e.logits);

@@ -66,15 +66,18 @@ static const char *size_text(uint64_t bytes)
 static void print_architecture(const bw_config *c, bool tied)
 {
     printf("\narchitecture\n");
-    printf("  layers             %d: %d linear attention, %d full attention\n", c->n_layers, c->n_linear, c->n_attention);
+    printf("  layers             %d: %d linear attention, %d full attention\n", c->n_layers, c->n_linear,
+           c->n_attention);
     printf("  hidden             %d\n", c->hidden);
     printf("  vocabulary         %d rows, output head %s\n", c->vocab, tied ? "tied to the embedding" : "of its own");
-    printf("  full attention     %d query heads on %d KV head%s of %d, rotary over %d\n", c->n_heads, c->n_kv_heads, c->n_kv_heads == 1 ? "" : "s",
+    printf("  full attention     %d query heads on %d KV head%s of %d, rotary over %d\n", c->n_heads, c->n_kv_heads,
+           c->n_kv_heads == 1 ? "" : "s",
            c->head_dim, 2 * c->rope.n_pairs);
     printf("  linear attention   %d key heads of %d, %d value heads of %d, convolution %d\n", c->n_k_heads, c->d_k,
            c->n_v_heads, c->d_v, c->conv_width);
     if (c->moe)
-        printf("  experts            %d of %d per token, %d wide; shared expert %d wide\n", c->n_experts_used, c->n_experts,
+        printf("  experts            %d of %d per token, %d wide; shared expert %d wide\n", c->n_experts_used,
+               c->n_experts,
                c->expert_ffn, c->shared_ffn);
     else
         printf("  MLP                %d wide\n", c->ffn);
@@ -101,8 +104,9 @@ static void print_every_tensor(const bw_findings *f)
     for (int i = 0; i < bw_checkpoint_n_tensors(f->checkpoint); i++) {
         const bw_tensor *t = bw_checkpoint_tensor_at(f->checkpoint, i);
         char shape[160];
-        printf("  %s  %s %s, %" PRIu64 " bytes, %s\n", t->name, t->type_name, bw_shape_text(shape, sizeof shape, t->shape, t->n_dims),
-               t->bytes, bw_part_name(bw_findings_part(f, t)));
+        bw_shape_text(shape, sizeof shape, t->shape, t->n_dims);
+        printf("  %s  %s %s, %" PRIu64 " bytes, %s\n", t->name, t->type_name, shape, t->bytes,
+               bw_part_name(bw_findings_part(f, t)));
     }
 }
 
@@ -256,7 +260,8 @@ static struct json_object *every_tensor_json(const bw_findings *f)
 
 static struct json_object *mtp_json(const bw_findings *f)
 {
-    static const char *const states[] = { [BW_MTP_ABSENT] = "absent", [BW_MTP_COMPLETE] = "complete", [BW_MTP_BROKEN] = "broken" };
+    static const char *const states[] = { [BW_MTP_ABSENT] = "absent", [BW_MTP_COMPLETE] = "complete",
+                                          [BW_MTP_BROKEN] = "broken" };
     struct json_object *out = json_object_new_object();
     char line[2048];
     bw_findings_mtp(f, line, sizeof line);
@@ -331,7 +336,8 @@ static void print_json(const inspect_options *o, const bw_findings *f)
     json_object_object_add(out, "memory", memory_json(f));
     if (o->tensors)
         json_object_object_add(out, "every_tensor", every_tensor_json(f));
-    puts(json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    const int style = JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE;
+    puts(json_object_to_json_string_ext(out, style));
     json_object_put(out);
 }
 

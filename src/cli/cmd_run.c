@@ -39,7 +39,8 @@ typedef struct run_options {
 
 static bw_args_result read_options(run_options *o, int argc, char **argv)
 {
-    *o = (run_options){ .setup = BW_SETUP_DEFAULTS, .think = true, .max_tokens = -1, .n_logprobs = -1, .top_k = NOT_GIVEN,
+    *o = (run_options){ .setup = BW_SETUP_DEFAULTS, .think = true, .max_tokens = -1, .n_logprobs = -1,
+                        .top_k = NOT_GIVEN,
                         .temperature = NAN, .top_p = NAN, .min_p = NAN, .presence = NAN, .frequency = NAN, .repetition = NAN };
     const bw_option options[] = {
         { BW_OPTION_GROUP, .name = "Prompt" },
@@ -52,27 +53,37 @@ static bw_args_result read_options(run_options *o, int argc, char **argv)
           .help = "prompt as a JSON array of token ids, taken\nunchanged; implies --raw; -: standard input" },
         { BW_OPTION_GROUP, .name = "Sampling (defaults: the checkpoint's own)" },
         { BW_OPTION_SEED, "--seed", "N", &o->seed, .help = "same seed, same text; default random" },
-        { BW_OPTION_NUMBER, "--temperature", "T", &o->temperature, .help = "0: always the most probable token", .low = 0, .high = 100 },
-        { BW_OPTION_NUMBER, "--top-p", "P", &o->top_p, .help = "smallest set of this probability; 1: off", .low = 0, .high = 1,
+        { BW_OPTION_NUMBER, "--temperature", "T", &o->temperature, .help = "0: always the most probable token",
+          .low = 0, .high = 100 },
+        { BW_OPTION_NUMBER, "--top-p", "P", &o->top_p, .help = "smallest set of this probability; 1: off", .low = 0,
+          .high = 1,
           .open = BW_OPEN_LOW },
-        { BW_OPTION_INT, "--top-k", "K", &o->top_k, .help = "the K most probable tokens; 0: off", .low = 0, .high = INT_MAX },
+        { BW_OPTION_INT, "--top-k", "K", &o->top_k, .help = "the K most probable tokens; 0: off", .low = 0,
+          .high = INT_MAX },
         { BW_OPTION_NUMBER, "--min-p", "P", &o->min_p, .help = "at least P times the best; 0: off", .low = 0, .high = 1,
           .open = BW_OPEN_HIGH },
-        { BW_OPTION_NUMBER, "--presence-penalty", "X", &o->presence, .help = "for tokens that were generated; 0: off", .low = -2, .high = 2 },
-        { BW_OPTION_NUMBER, "--frequency-penalty", "X", &o->frequency, .help = "for each time they were; 0: off", .low = -2, .high = 2 },
-        { BW_OPTION_NUMBER, "--repetition-penalty", "X", &o->repetition, .help = "divides, in prompt and answer; 1: off", .low = 0,
+        { BW_OPTION_NUMBER, "--presence-penalty", "X", &o->presence, .help = "for tokens that were generated; 0: off",
+          .low = -2, .high = 2 },
+        { BW_OPTION_NUMBER, "--frequency-penalty", "X", &o->frequency, .help = "for each time they were; 0: off",
+          .low = -2, .high = 2 },
+        { BW_OPTION_NUMBER, "--repetition-penalty", "X", &o->repetition,
+          .help = "divides, in prompt and answer; 1: off", .low = 0,
           .high = 100, .open = BW_OPEN_LOW },
         { BW_OPTION_GROUP, .name = "Ending" },
         { BW_OPTION_LIST, "--stop", "TEXT", &o->stops, .help = "ends the answer before TEXT; may be repeated" },
-        { BW_OPTION_INT, "--max-tokens", "N", &o->max_tokens, .help = "default: as many as the context holds", .low = 1, .high = INT_MAX },
-        { BW_OPTION_SET, .name = "--ignore-eos", .target = &o->ignore_eos, .help = "go on past the end-of-text tokens" },
+        { BW_OPTION_INT, "--max-tokens", "N", &o->max_tokens, .help = "default: as many as the context holds",
+          .low = 1, .high = INT_MAX },
+        { BW_OPTION_SET, .name = "--ignore-eos", .target = &o->ignore_eos,
+          .help = "go on past the end-of-text tokens" },
         { BW_OPTION_GROUP, .name = "Output" },
         { BW_OPTION_SET, .name = "--json", .target = &o->json,
           .help = "one JSON object: text, tokens, finish_reason,\nreceipt (and logprobs)" },
-        { BW_OPTION_INT, "--logprobs", "N", &o->n_logprobs, .help = "with --json: log-probabilities of each token and\nof the N best ones, 0 to 20",
+        { BW_OPTION_INT, "--logprobs", "N", &o->n_logprobs,
+          .help = "with --json: log-probabilities of each token and\nof the N best ones, 0 to 20",
           .low = 0, .high = BW_MAX_LOGPROBS },
         BW_SETUP_OPTIONS(o->setup, "room for prompt and answer, in tokens; default:\nthe model's, at most 32768"),
-        BW_DRAFT_OPTION(o->setup, "tokens the MTP head drafts ahead, 1 to 8; changes\nthe speed, never the text; default auto"),
+        BW_DRAFT_OPTION(o->setup,
+                        "tokens the MTP head drafts ahead, 1 to 8; changes\nthe speed, never the text; default auto"),
     };
     static const char about[] =
         "Writes an answer to PROMPT, or to what a pipe brings. Without either: a chat, in\n"
@@ -94,10 +105,12 @@ static int check_options(const run_options *o)
     if (o->ids_file && o->prompt)
         return bw_args_fail("run", "--ids and PROMPT are both given, expected one prompt");
     if (o->system && (o->raw || o->ids_file))
-        return bw_args_fail("run", "--system: given together with %s, expected one of them: without the chat format there is "
+        return bw_args_fail("run",
+                            "--system: given together with %s, expected one of them: without the chat format there is "
                             "no system message", o->raw ? "--raw" : "--ids");
     if (o->n_logprobs >= 0 && !o->json)
-        return bw_args_fail("run", "--logprobs: given without --json, expected both: only the JSON object has room for them");
+        return bw_args_fail("run",
+                            "--logprobs: given without --json, expected both: only the JSON object has room for them");
     if (!o->prompt && !o->ids_file && isatty(STDIN_FILENO)) {
         if (o->json)
             return bw_args_fail("run", "--json: given without a prompt, expected PROMPT, a pipe or --ids");
@@ -240,6 +253,11 @@ static void show_end(display *d)
         putchar('\n');
 }
 
+static struct json_object *text_json(const bw_buffer *text)
+{
+    return json_object_new_string_len(text->data ? text->data : "", (int)text->n);
+}
+
 static struct json_object *piece_json(const bw_model *model, int32_t token)
 {
     char *text;
@@ -264,7 +282,8 @@ static struct json_object *logprobs_json(const bw_model *model, const bw_answer 
 {
     struct json_object *out = json_object_new_array();
     for (int i = 0; i < answer->n_tokens && answer->logprobs; i++) {
-        struct json_object *item = logprob_json(model, answer->tokens[i], answer->logprobs[i]), *top = json_object_new_array();
+        struct json_object *item = logprob_json(model, answer->tokens[i], answer->logprobs[i]);
+        struct json_object *top = json_object_new_array();
         for (int k = 0; k < answer->n_top; k++) {
             const bw_logprob *best = &answer->top[(size_t)i * (size_t)answer->n_top + (size_t)k];
             json_object_array_add(top, logprob_json(model, best->token, best->logprob));
@@ -280,10 +299,10 @@ static void print_json(const run_options *o, const bw_model *model, const bw_ans
     struct json_object *out = json_object_new_object(), *tokens = json_object_new_array();
     for (int i = 0; i < answer->n_tokens; i++)
         json_object_array_add(tokens, json_object_new_int(answer->tokens[i]));
-    const char *text = answer->text.data ? answer->text.data : "";
-    json_object_object_add(out, "text", !receipt->info->has_text ? NULL : json_object_new_string_len(text, (int)answer->text.n));
+    json_object_object_add(out, "text", receipt->info->has_text ? text_json(&answer->text) : NULL);
     json_object_object_add(out, "tokens", tokens);
-    json_object_object_add(out, "finish_reason", json_object_new_string(answer->finish == BW_FINISH_STOP ? "stop" : "length"));
+    json_object_object_add(out, "finish_reason",
+                           json_object_new_string(answer->finish == BW_FINISH_STOP ? "stop" : "length"));
     if (o->n_logprobs >= 0)
         json_object_object_add(out, "logprobs", logprobs_json(model, answer));
     json_object_object_add(out, "receipt", bw_receipt_json(receipt));
@@ -299,7 +318,8 @@ static int answer_prompt(const run_options *o, bw_model *model, bw_engine *engin
     bw_error err = { 0 };
     int status = 1;
     /* Pipes and files get the bytes in their own order, a terminal gets thinking dimmed. */
-    if (!o->raw && !o->json && isatty(STDOUT_FILENO) && bw_reply_create(&d.reply, o->think, show_part, &d, &err) != BW_OK)
+    const bool split = !o->raw && !o->json && isatty(STDOUT_FILENO);
+    if (split && bw_reply_create(&d.reply, o->think, show_part, &d, &err) != BW_OK)
         return bw_terminal_fail("%s", err.message);
     bw_interrupt_watch();
     bw_status st = bw_answer_generate(&answer, engine, model, request, o->stops.items, o->stops.n, &sink, &err);
@@ -330,11 +350,13 @@ done:
 static bool check_model(const run_options *o, const bw_model_info *info, bool needs_text)
 {
     if (needs_text && !info->has_text) {
-        bw_terminal_fail("%s: no tokenizer (%s), so it takes no text; give token ids with --ids FILE", info->path, info->text_note);
+        bw_terminal_fail("%s: no tokenizer (%s), so it takes no text; give token ids with --ids FILE", info->path,
+                         info->text_note);
         return false;
     }
     if (o->stops.n && !info->has_text) {
-        bw_terminal_fail("--stop: given \"%s\", but %s has no tokenizer (%s)", o->stops.items[0], info->path, info->text_note);
+        bw_terminal_fail("--stop: given \"%s\", but %s has no tokenizer (%s)", o->stops.items[0], info->path,
+                         info->text_note);
         return false;
     }
     if (o->setup.draft > 0 && !info->has_mtp) {
@@ -373,7 +395,8 @@ static int run_prompt(const run_options *o)
         return 1;
     bw_model *model = bw_setup_open(&o->setup, o->model);
     if (!model || !check_model(o, bw_model_get_info(model), !o->ids_file) ||
-        (!o->ids_file && !encode_prompt(o, model, &text, &text_ids, &n_ids)) || !(engine = create_engine(o, model, n_ids)))
+        (!o->ids_file && !encode_prompt(o, model, &text, &text_ids, &n_ids)) ||
+        !(engine = create_engine(o, model, n_ids)))
         goto done;
     bw_request request = request_of(o, model);
     request.prompt = o->ids_file ? file_ids : text_ids;
@@ -397,7 +420,8 @@ static int run_chat(const run_options *o)
         const bw_request request = request_of(o, model);
         bw_receipt receipt = { .setup = &o->setup, .info = bw_model_get_info(model), .plan = bw_engine_get_plan(engine),
                                .sampling = request.sampling };
-        const bw_chat_loop_settings settings = { .model = model, .engine = engine, .request = &request, .system = o->system,
+        const bw_chat_loop_settings settings = { .model = model, .engine = engine, .request = &request,
+                                                 .system = o->system,
                                             .think = o->think, .stops = o->stops.items, .n_stops = o->stops.n };
         status = bw_chat_loop_run(&settings, &receipt);
         if (receipt.n_answers)

@@ -163,7 +163,8 @@ void bw_findings_types(const bw_part_count *part, char *text, size_t n)
         if (part->n_types == 1)
             used += (size_t)snprintf(text, n, "%s", part->types[i].name);
         else
-            used += (size_t)snprintf(text + used, n - used, "%s%s x %d", i ? ", " : "", part->types[i].name, part->types[i].n);
+            used += (size_t)snprintf(text + used, n - used, "%s%s x %d", i ? ", " : "", part->types[i].name,
+                                     part->types[i].n);
     }
     lower(text);
 }

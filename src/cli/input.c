@@ -87,12 +87,14 @@ static bool read_id(int32_t *id, const struct json_object *array, size_t i, cons
 {
     struct json_object *item = json_object_array_get_idx(array, i);
     if (!json_object_is_type(item, json_type_int)) {
-        bw_terminal_fail("%s: item %zu is %s, expected a token id: a whole number", name, i, json_object_to_json_string(item));
+        bw_terminal_fail("%s: item %zu is %s, expected a token id: a whole number", name, i,
+                         json_object_to_json_string(item));
         return false;
     }
     const int64_t value = json_object_get_int64(item);
     if (value < 0 || value > INT32_MAX) {
-        bw_terminal_fail("%s: item %zu is %" PRId64 ", which is no token id: expected 0 to %d", name, i, value, INT32_MAX);
+        bw_terminal_fail("%s: item %zu is %" PRId64 ", which is no token id: expected 0 to %d", name, i, value,
+                         INT32_MAX);
         return false;
     }
     *id = (int32_t)value;
@@ -107,7 +109,8 @@ static bool take_ids(int32_t **ids, int *n_ids, const struct json_object *array,
     }
     const size_t n = json_object_array_length(array);
     if (n == 0 || n > INT_MAX) {
-        bw_terminal_fail("%s: the array holds %zu token ids, expected at least one%s", name, n, n ? " and fewer than 2^31" : "");
+        bw_terminal_fail("%s: the array holds %zu token ids, expected at least one%s", name, n,
+                         n ? " and fewer than 2^31" : "");
         return false;
     }
     int32_t *out = malloc(n * sizeof *out);

@@ -50,7 +50,8 @@ int main(int argc, char **argv)
     /* A reader that leaves ends the program quietly, even where the parent ignored the signal. */
     signal(SIGPIPE, SIG_DFL);
     if (argc < 2) {
-        fprintf(stderr, "bellwether: a command is missing, expected run, inspect, tokenize or eval (see bellwether --help)\n");
+        fprintf(stderr,
+                "bellwether: a command is missing, expected run, inspect, tokenize or eval (see bellwether --help)\n");
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {

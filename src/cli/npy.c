@@ -22,7 +22,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "'<f4' is what memory 
 static void write_header(char *out, size_t n_rows, size_t n_cols)
 {
     char text[HEADER_BYTES];
-    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", n_rows, n_cols);
+    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", n_rows,
+                     n_cols);
     memcpy(out, "\x93NUMPY\x01\x00\x76\x00", 10);
     memset(out + 10, ' ', HEADER_BYTES - 11);
     memcpy(out + 10, text, (size_t)n);

@@ -73,7 +73,8 @@ static void print_drafts(const bw_receipt *r)
 static void print_computing(const bw_receipt *r)
 {
     const bw_model_info *info = r->info;
-    fprintf(stderr, "  computing  %d thread%s, %s (%s), activations %s", info->n_threads, info->n_threads == 1 ? "" : "s",
+    fprintf(stderr, "  computing  %d thread%s, %s (%s), activations %s", info->n_threads,
+            info->n_threads == 1 ? "" : "s",
             info->cpu_level, info->cpu_name, info->int8_activations ? "int8" : "f32");
     if (info->multiply_note && info->multiply_note[0])
         fprintf(stderr, " (%s)", info->multiply_note);
@@ -88,7 +89,8 @@ static void print_memory(const bw_receipt *r)
 {
     static const double mib = 1024.0 * 1024.0;
     const bw_memory_plan *plan = r->plan;
-    fprintf(stderr, "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f; context %d tokens\n",
+    fprintf(stderr,
+            "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f; context %d tokens\n",
             (double)plan->total / mib, (double)plan->weights / mib, (double)plan->kv / mib, (double)plan->state / mib,
             (double)plan->scratch / mib, plan->context);
 }
@@ -98,8 +100,10 @@ static void print_sampling(const bw_receipt *r)
     const bw_sampling *s = &r->sampling;
     fprintf(stderr, "  sampling   temperature %g", (double)s->temperature);
     if (s->temperature > 0)
-        fprintf(stderr, ", top-k %d, top-p %g, min-p %g", s->top_k > 0 ? s->top_k : 0, (double)s->top_p, (double)s->min_p);
-    fprintf(stderr, ", penalties: presence %g, frequency %g, repetition %g; seed %" PRIu64 "\n", (double)s->presence_penalty,
+        fprintf(stderr, ", top-k %d, top-p %g, min-p %g", s->top_k > 0 ? s->top_k : 0, (double)s->top_p,
+                (double)s->min_p);
+    fprintf(stderr, ", penalties: presence %g, frequency %g, repetition %g; seed %" PRIu64 "\n",
+            (double)s->presence_penalty,
             (double)s->frequency_penalty, (double)s->repetition_penalty, s->seed);
 }
 
@@ -111,7 +115,8 @@ static const char *finish_name(bw_finish finish)
 void bw_receipt_print(const bw_receipt *r)
 {
     fflush(stdout);
-    fprintf(stderr, "receipt\n  model      %s (%s), loaded in %.2f s\n  prompt     ", r->info->path, r->info->architecture,
+    fprintf(stderr, "receipt\n  model      %s (%s), loaded in %.2f s\n  prompt     ", r->info->path,
+            r->info->architecture,
             r->info->load_s);
     print_rate(r->prompt_tokens, per_second(r->prefilled, r->prefill_s));
     fprintf(stderr, "\n  generated  ");
