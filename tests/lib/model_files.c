@@ -76,16 +76,26 @@ bytes safetensors_of(const char *header, size_t n_data)
 static void keep_values(file_model *m, const bw_checkpoint *c)
 {
     m->n_values = bw_checkpoint_n_values(c);
+    m->values = calloc((size_t)m->n_values + 1, sizeof *m->values);
     for (int i = 0; i < m->n_values; i++) {
         const bw_gguf_value *v = bw_checkpoint_value_at(c, i);
-        bytes_string(&m->values, v->key);
-        bytes_u32(&m->values, v->array ? BW_GGUF_ARRAY : v->type);
+        bytes *body = &m->values[i].body;
+        snprintf(m->values[i].key, sizeof m->values[i].key, "%s", v->key);
+        bytes_u32(body, v->array ? BW_GGUF_ARRAY : v->type);
         if (v->array) {
-            bytes_u32(&m->values, v->type);
-            bytes_u64(&m->values, v->count);
+            bytes_u32(body, v->type);
+            bytes_u64(body, v->count);
         }
-        bytes_add(&m->values, v->data, v->bytes);
+        bytes_add(body, v->data, v->bytes);
     }
+}
+
+file_value *model_value(file_model *m, const char *key)
+{
+    for (int i = 0; i < m->n_values; i++)
+        if (strcmp(m->values[i].key, key) == 0)
+            return &m->values[i];
+    fail_with("no key %s", key);
 }
 
 void model_read(file_model *m, const char *folder)
@@ -223,14 +233,20 @@ static uint32_t type_id(const char *name)
 const char *model_write_gguf(const file_model *m, const char *path)
 {
     bytes b = { 0 };
-    uint64_t n = 0, offset = 0;
+    uint64_t n = 0, n_values = 0, offset = 0;
     for (int i = 0; i < m->n; i++)
         n += !m->tensors[i].dropped;
+    for (int i = 0; i < m->n_values; i++)
+        n_values += !m->values[i].dropped;
     bytes_add(&b, "GGUF", 4);
     bytes_u32(&b, 3);
     bytes_u64(&b, n);
-    bytes_u64(&b, (uint64_t)m->n_values);
-    bytes_add(&b, m->values.data, m->values.n);
+    bytes_u64(&b, n_values);
+    for (int i = 0; i < m->n_values; i++)
+        if (!m->values[i].dropped) {
+            bytes_string(&b, m->values[i].key);
+            bytes_add(&b, m->values[i].body.data, m->values[i].body.n);
+        }
     for (int i = 0; i < m->n; i++) {
         const file_tensor *t = &m->tensors[i];
         if (t->dropped)
@@ -255,7 +271,9 @@ const char *model_write_gguf(const file_model *m, const char *path)
 
 void model_free(file_model *m)
 {
-    bytes_free(&m->values);
+    for (int i = 0; i < m->n_values; i++)
+        bytes_free(&m->values[i].body);
+    free(m->values);
     for (int i = 0; i < m->n; i++)
         free(m->tensors[i].data);
     free(m->tensors);

@@ -38,18 +38,25 @@ typedef struct file_tensor {
     bool dropped;
 } file_tensor;
 
+typedef struct file_value { /* of GGUF metadata */
+    char key[100];
+    bytes body; /* type and value as they stand in a file */
+    bool dropped;
+} file_value;
+
 typedef struct file_model {
     file_tensor *tensors;
     int n, room;
     char *config;     /* text of config.json; NULL: from GGUF */
     char *generation; /* text of generation_config.json, or NULL */
-    bytes values;     /* GGUF metadata as it stands in a file */
+    file_value *values;
     int n_values;
 } file_model;
 
 void model_read(file_model *m, const char *path); /* a folder or a GGUF file */
 file_tensor *model_find(file_model *m, const char *name); /* fails the test when it is missing */
 file_tensor *model_add(file_model *m, const file_tensor *like, const char *name); /* a copy of another; moves the array */
+file_value *model_value(file_model *m, const char *key); /* fails the test when it is missing */
 /* Writes config, weights and, with more than one shard, the index. Returns dir. */
 const char *model_write(const file_model *m, const char *dir, int n_shards);
 /* The same as one GGUF file at path. Returns path. */

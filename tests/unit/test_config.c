@@ -209,7 +209,124 @@ TEST(gguf_metadata_reads_like_the_folder_it_was_made_from)
     bw_checkpoint_close(checkpoint);
 }
 
+/* moe-F16.gguf with its metadata edited. */
+static bw_status edited_gguf(bw_config *c, void (*edit)(file_model *), bw_error *err)
+{
+    char path[400];
+    file_model m;
+    bw_checkpoint *checkpoint;
+    model_read(&m, repo_path("tests/golden/gguf/moe-F16.gguf"));
+    edit(&m);
+    snprintf(path, sizeof path, "%s/edited.gguf", fresh_dir());
+    check_ok(bw_checkpoint_open(&checkpoint, model_write_gguf(&m, path), err), *err);
+    bw_status st = bw_config_read(c, checkpoint, err);
+    bw_checkpoint_close(checkpoint);
+    model_free(&m);
+    return st;
+}
+
+static void set_value(file_model *m, const char *key, uint32_t type, const void *value, size_t n)
+{
+    bytes *body = &model_value(m, key)->body;
+    bytes_free(body);
+    bytes_u32(body, type);
+    bytes_add(body, value, n);
+}
+
+static void use_other_widths(file_model *m)
+{
+    set_value(m, "qwen35moe.embedding_length", BW_GGUF_U64, &(uint64_t){ 256 }, 8);
+    set_value(m, "qwen35moe.expert_count", BW_GGUF_I16, &(int16_t){ 4 }, 2);
+    set_value(m, "qwen35moe.ssm.conv_kernel", BW_GGUF_U8, "\4", 1);
+    set_value(m, "qwen35moe.rope.freq_base", BW_GGUF_F64, &(double){ 1e7 }, 8);
+    bytes *body = &model_value(m, "qwen35moe.attention.head_count_kv")->body; /* one for each block */
+    bytes_free(body);
+    bytes_u32(body, BW_GGUF_ARRAY);
+    bytes_u32(body, BW_GGUF_I32);
+    bytes_u64(body, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        bytes_u32(body, i > 0);
+}
+
+static void unequal_heads(file_model *m)
+{
+    use_other_widths(m);
+    bytes *body = &model_value(m, "qwen35moe.attention.head_count_kv")->body;
+    body->data[body->n - 4] = 2;
+}
+
+static void drop_layer_kinds(file_model *m)
+{
+    model_value(m, "qwen35moe.attention.recurrent_layers")->dropped = true;
+    model_value(m, "qwen35moe.full_attention_interval")->dropped = true; /* 4 then, which the tensors contradict */
+    model_value(m, "qwen35moe.nextn_predict_layers")->dropped = true;
+}
+
+static void drop_width(file_model *m)
+{
+    model_value(m, "qwen35moe.embedding_length")->dropped = true;
+}
+
+static void make_width_a_float(file_model *m)
+{
+    set_value(m, "qwen35moe.embedding_length", BW_GGUF_F32, &(float){ 256 }, 4);
+}
+
+static void make_inner_size_odd(file_model *m)
+{
+    set_value(m, "qwen35moe.ssm.inner_size", BW_GGUF_U32, &(uint32_t){ 257 }, 4);
+}
+
+static void make_vision(file_model *m)
+{
+    bytes *body = &model_value(m, "general.architecture")->body;
+    bytes_free(body);
+    bytes_u32(body, BW_GGUF_STRING);
+    bytes_string(body, "clip");
+}
+
+static void make_linear_rope(file_model *m)
+{
+    file_value *v = model_value(m, "general.name"); /* its place is as good as any */
+    strcpy(v->key, "qwen35moe.rope.scaling.type");
+    bytes_free(&v->body);
+    bytes_u32(&v->body, BW_GGUF_STRING);
+    bytes_string(&v->body, "linear");
+}
+
+TEST(gguf_numbers_of_any_width_and_heads_by_block_are_read)
+{
+    bw_config c;
+    bw_error err;
+    check_ok(edited_gguf(&c, use_other_widths, &err), err);
+    check(c.hidden == 256 && c.n_experts == 4 && c.conv_width == 4 && c.n_kv_heads == 1);
+    check(fabsf(c.rope.inv_freq[1] / powf(1e7f, -1.0f / 16) - 1) < 1e-6f);
+}
+
+TEST(gguf_tensors_decide_what_the_metadata_leaves_out)
+{
+    bw_config c;
+    bw_error err;
+    check_ok(edited_gguf(&c, drop_layer_kinds, &err), err);
+    check_int(c.n_layers, 2);
+    check(!c.attention[0] && c.attention[1] && c.mtp_layers == 1);
+}
+
+TEST(gguf_metadata_that_cannot_be_is_named)
+{
+    bw_config c;
+    bw_error err;
+    check_error(edited_gguf(&c, drop_width, &err), BW_E_FORMAT, err, "qwen35moe.embedding_length is missing");
+    check_error(edited_gguf(&c, make_width_a_float, &err), BW_E_FORMAT, err, "qwen35moe.embedding_length", "type f32", "integer");
+    check_error(edited_gguf(&c, make_inner_size_odd, &err), BW_E_FORMAT, err, "inner_size 257", "4 value heads");
+    check_error(edited_gguf(&c, unequal_heads, &err), BW_E_FORMAT, err, "head_count_kv[2]", "the same number");
+    check_error(edited_gguf(&c, make_vision, &err), BW_E_UNSUPPORTED, err, "vision tower", "text model");
+    check_error(edited_gguf(&c, make_linear_rope, &err), BW_E_UNSUPPORTED, err, "linear", "yarn");
+}
+
 TESTS_MAIN(ENTRY(the_27b_reads_as_documented), ENTRY(rope_fields_are_found_in_all_three_places),
            ENTRY(yarn_stretches_the_slow_frequencies), ENTRY(layer_types_win_over_the_interval),
            ENTRY(what_changes_the_mathematics_is_refused_by_name), ENTRY(a_config_that_is_no_json_object_is_named),
-           ENTRY(end_tokens_come_from_the_first_place_that_names_them), ENTRY(gguf_metadata_reads_like_the_folder_it_was_made_from))
+           ENTRY(end_tokens_come_from_the_first_place_that_names_them), ENTRY(gguf_metadata_reads_like_the_folder_it_was_made_from),
+           ENTRY(gguf_numbers_of_any_width_and_heads_by_block_are_read), ENTRY(gguf_tensors_decide_what_the_metadata_leaves_out),
+           ENTRY(gguf_metadata_that_cannot_be_is_named))

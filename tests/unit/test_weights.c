@@ -512,6 +512,65 @@ TEST(fused_gguf_tensors_mean_the_same)
     model_free(&m);
 }
 
+TEST(gguf_vectors_may_be_half_floats)
+{
+    const char *original = repo_path("tests/golden/gguf/moe-F16.gguf");
+    static const char *const types[] = { "F16", "BF16" };
+    for (int k = 0; k < 2; k++) {
+        file_model m;
+        model a, b;
+        bw_error err;
+        char path[400];
+        model_read(&m, original);
+        for (int i = 0; i < m.n; i++) {
+            file_tensor *t = &m.tensors[i];
+            if (strcmp(t->dtype, "F32") != 0)
+                continue;
+            for (size_t j = 0; j < t->bytes / 4; j++) {
+                float x;
+                memcpy(&x, t->data + 4 * j, 4);
+                uint16_t h = k ? bw_f32_to_bf16(x) : bw_f32_to_f16(x);
+                memcpy(t->data + 2 * j, &h, 2);
+            }
+            t->bytes /= 2;
+            strcpy(t->dtype, types[k]);
+        }
+        snprintf(path, sizeof path, "%s/half.gguf", fresh_dir());
+        check_ok(open_model(&a, original, false, &err), err);
+        check_ok(open_model(&b, model_write_gguf(&m, path), false, &err), err);
+        const size_t n = (size_t)(a.config.conv_dim * a.config.conv_width);
+        const double step = k ? 0x1p-8 : 0x1p-11;
+        check(max_error(b.weights.layers[0].gdn.conv, a.weights.layers[0].gdn.conv, n) <= step);
+        check(max_error(b.weights.layers[0].gdn.decay, a.weights.layers[0].gdn.decay, (size_t)a.config.n_v_heads) <= step);
+        check(max_error(b.weights.final_norm, a.weights.final_norm, (size_t)a.config.hidden) <= step);
+        check(max_error(b.weights.layers[0].moe.shared_gate, a.weights.layers[0].moe.shared_gate, (size_t)a.config.hidden) <= step);
+        close_model(&a);
+        close_model(&b);
+        model_free(&m);
+    }
+}
+
+TEST(a_real_file_cut_short_or_appended_to_is_refused)
+{
+    size_t n;
+    char path[400], *file;
+    bw_checkpoint *c;
+    bw_error err;
+    snprintf(path, sizeof path, "%s/model.safetensors", dense());
+    file = read_file(path, &n);
+    const char *dir = fresh_dir();
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    for (int k = 0; k < 3; k++) {
+        bytes b = { 0 };
+        bytes_add(&b, file, k == 0 ? n / 2 : k == 1 ? n - 1 : n);
+        bytes_zero(&b, k == 2);
+        bytes_write(&b, path);
+        bytes_free(&b);
+        check_error(bw_checkpoint_open(&c, dir, &err), BW_E_FORMAT, err, "model.safetensors", k == 2 ? "appended" : "cut off", "download it again");
+    }
+    free(file);
+}
+
 /* ---- what is wrong ------------------------------------------------------------------------------- */
 
 /* dense-r2 with one tensor changed by `edit`. */
@@ -932,6 +991,7 @@ TESTS_MAIN(ENTRY(every_golden_folder_resolves_with_its_whole_head), ENTRY(every_
            ENTRY(the_three_spellings_of_experts_mean_the_same), ENTRY(experts_of_mixed_float_types_become_one_type),
            ENTRY(an_mlx_resave_is_known_by_its_convolution_and_keeps_its_norms), ENTRY(dimensions_of_one_do_not_matter),
            ENTRY(a_stored_head_is_used_whatever_the_flags_say), ENTRY(fused_gguf_tensors_mean_the_same),
+           ENTRY(gguf_vectors_may_be_half_floats), ENTRY(a_real_file_cut_short_or_appended_to_is_refused),
            ENTRY(each_problem_names_its_tensor_and_what_was_expected), ENTRY(many_problems_are_counted_and_the_first_named),
            ENTRY(a_model_without_a_head_says_so_and_runs), ENTRY(vision_tensors_are_counted_and_left),
            ENTRY(gguf_problems_are_named_in_the_files_own_words), ENTRY(a_folder_that_is_no_whole_model_says_what_it_is),
