@@ -94,27 +94,28 @@ static int32_t find_written(const bw_vocab *v, bw_chars text, unsigned char *scr
     return bw_vocab_find_base(v, (const char *)scratch, n);
 }
 
+static bw_status fail_merge(const bw_token_source *s, size_t i, bw_error *err, const char *what)
+{
+    char left[QUOTE], right[QUOTE];
+    bw_text_quote(left, sizeof left, s->merges[i].left.data, s->merges[i].left.n);
+    bw_text_quote(right, sizeof right, s->merges[i].right.data, s->merges[i].right.n);
+    return bw_fail(err, BW_E_FORMAT, "%s: %s[%zu] merges %s and %s: %s", s->name, s->merges_field, i, left, right, what);
+}
+
 static bw_status put_merge(bw_tokenizer *t, const bw_token_source *s, size_t i, unsigned char *scratch, bw_error *err)
 {
     const struct bw_merge_entry *merge = &s->merges[i];
-    char left[QUOTE], right[QUOTE];
-    bw_text_quote(left, sizeof left, merge->left.data, merge->left.n);
-    bw_text_quote(right, sizeof right, merge->right.data, merge->right.n);
     int32_t a = find_written(&t->vocab, merge->left, scratch), b = find_written(&t->vocab, merge->right, scratch);
     if (a < 0 || b < 0)
-        return bw_fail(err, BW_E_FORMAT, "%s: %s[%zu] merges %s and %s: expected two tokens, but %s is none", s->name,
-                       s->merges_field, i, left, right, a < 0 ? left : right);
+        return fail_merge(s, i, err, a < 0 ? "the first is no token, expected two tokens" : "the second is no token, expected two tokens");
     const bw_vocab_row *x = &t->vocab.rows[a], *y = &t->vocab.rows[b];
     memcpy(scratch, t->vocab.bytes + x->offset, x->n);
     memcpy(scratch + x->n, t->vocab.bytes + y->offset, y->n);
     int32_t result = bw_vocab_find_base(&t->vocab, (const char *)scratch, (size_t)x->n + y->n);
     if (result < 0)
-        return bw_fail(err, BW_E_FORMAT, "%s: %s[%zu] merges %s and %s: expected both together to be a token too", s->name,
-                       s->merges_field, i, left, right);
-    int32_t before = bw_merges_put(&t->merges, a, b, (int32_t)i, result);
-    if (before >= 0)
-        return bw_fail(err, BW_E_FORMAT, "%s: %s[%zu] merges %s and %s, and so does [%d]: expected every merge once", s->name,
-                       s->merges_field, i, left, right, before);
+        return fail_merge(s, i, err, "expected both together to be a token too");
+    if (bw_merges_put(&t->merges, a, b, (int32_t)i, result) >= 0)
+        return fail_merge(s, i, err, "an earlier one does so too, expected every merge once");
     return BW_OK;
 }
 

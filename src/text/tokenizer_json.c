@@ -324,12 +324,14 @@ static bw_status read_decoder_tokens(bw_token_source *s, struct json_object *tok
             return st;
         if (!known)
             continue;
-        bw_chars text = s->tokens[--s->n_tokens].text;
+        bw_chars text = s->tokens[s->n_tokens - 1].text;
         char one[80], other[80];
         if (text.n != known->text.n || memcmp(text.data, known->text.data, text.n) != 0)
             return bw_fail(err, BW_E_FORMAT, "%s: %s is %s, but %s has %s under that id: expected the same token in both", p.file,
                            p.path, bw_text_quote(one, sizeof one, text.data, text.n), s->name,
                            bw_text_quote(other, sizeof other, known->text.data, known->text.n));
+        if (known->kind != BW_TOKEN_BASE) /* one that is only in the vocabulary there becomes an added one */
+            s->n_tokens--;
     }
     return BW_OK;
 }

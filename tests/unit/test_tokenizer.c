@@ -503,9 +503,9 @@ TEST(what_is_wrong_with_a_tokenizer_is_said_with_file_field_and_expectation)
         { "\"merges\": [", "\"merges\": [\"a b c\", ", "model.merges[0]", "two tokens", BW_E_FORMAT },
         { "\"merges\": [", "\"merges\": [[\"h\"], ", "model.merges[0]", "two tokens", BW_E_FORMAT },
         { "\"merges\": [", "\"merges\": [\"h e\", ", "model.merges[1]", "once", BW_E_FORMAT },
-        { "\"merges\": [", "\"merges\": [\"hx e\", ", "model.merges[0]", "\"hx\" is none", BW_E_FORMAT },
+        { "\"merges\": [", "\"merges\": [\"hx e\", ", "model.merges[0]", "\"hx\" and \"e\": the first is no token", BW_E_FORMAT },
         { "\"merges\": [", "\"merges\": [\"h x\", ", "model.merges[0]", "together", BW_E_FORMAT },
-        { "\"merges\": [", "\"merges\": [[\"\\u4e2d\", \"h\"], ", "model.merges[0]", "is none", BW_E_FORMAT },
+        { "\"merges\": [", "\"merges\": [[\"\\u4e2d\", \"h\"], ", "model.merges[0]", "the first is no token", BW_E_FORMAT },
         { "\"hello\": 259", "\"hello\": 258", "vocab", "id 258", BW_E_FORMAT },
         { "\"hello\": 259", "\"hello\": -1", "vocab", "no token has id 259", BW_E_FORMAT },
         { "\"hello\": 259", "\"hello\": 4000000000", "vocab", "259", BW_E_FORMAT },
@@ -558,6 +558,20 @@ TEST(what_contradicts_itself_between_the_two_files_is_refused)
     check_error(open_text(&t, "", NULL, &err), BW_E_FORMAT, err, "t.json", "too early");
     check_error(bw_tokenizer_from_json(&t, "t.json", "{}\0x", 4, NULL, NULL, 0, &err), BW_E_FORMAT, err, "t.json", "follows", "byte 2");
     check_error(open_text(&t, "[5]", NULL, &err), BW_E_FORMAT, err, "t.json", "an object");
+    bw_mem_free(json);
+}
+
+TEST(a_token_of_the_vocabulary_may_be_an_added_one_too)
+{
+    bw_error err;
+    bw_tokenizer *t;
+    char *json = edited("\"\xC4\x8A\xC4\x8A\": 263}", "\"\xC4\x8A\xC4\x8A\": 263, \"<b>\": 267}");
+    check_ok(open_text(&t, json, "{\"added_tokens_decoder\": {\"267\": {\"content\": \"<b>\", \"special\": true}, "
+                                 "\"268\": {\"content\": \"<c>\"}}}", &err), err);
+    check_str(encode(t, "<b>a<c>", BW_MATCH_ALL), "267 64 268");
+    check_str(encode(t, "<b>", BW_MATCH_PLAIN), "27 65 29");
+    check(bw_tokenizer_is_special(t, 267));
+    bw_tokenizer_destroy(t);
     bw_mem_free(json);
 }
 
@@ -690,6 +704,7 @@ TESTS_MAIN(ENTRY(merges_go_by_rank_inside_pieces_only), ENTRY(the_longest_added_
            ENTRY(any_text_survives_encoding_and_decoding_up_to_nfc),
            ENTRY(text_ends_before_the_first_stop_string_however_it_was_cut), ENTRY(a_stream_holds_back_no_more_than_it_must),
            ENTRY(what_is_wrong_with_a_tokenizer_is_said_with_file_field_and_expectation),
-           ENTRY(what_contradicts_itself_between_the_two_files_is_refused), ENTRY(depth_without_end_is_refused),
+           ENTRY(what_contradicts_itself_between_the_two_files_is_refused), ENTRY(a_token_of_the_vocabulary_may_be_an_added_one_too),
+           ENTRY(depth_without_end_is_refused),
            ENTRY(every_cut_of_a_tokenizer_is_refused), ENTRY(gguf_arrays_are_checked_too),
            ENTRY(every_allocation_may_fail_and_nothing_leaks))
