@@ -180,7 +180,25 @@ TEST(unpacking_gives_the_codes_and_scales_of_the_plain_version)
             check_guards();
         }
 }
-#define UNPACKING ENTRY(unpacking_gives_the_codes_and_scales_of_the_plain_version),
+
+TEST(widening_gives_the_bits_of_the_definition)
+{
+    if (!bw_cpu_has_avx2_fma())
+        skip_because("no AVX2");
+    for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
+        for (int i = 0; i < 30; i++) {
+            const int cols = random_cols(type, 1500);
+            const bw_weight w = random_weight(type, 1, cols, false);
+            float *want = guarded_floats((size_t)cols), *got = guarded_floats((size_t)cols);
+            bw_dequantize_row(type, w.data, want, (size_t)cols);
+            bw_q8_widen_row_avx2(got, type, w.data, cols);
+            for (int c = 0; c < cols; c++) /* +0 for -0 is the same weight */
+                check_that(got[c] == want[c], "%s: value %d of %d is %.9g, not %.9g", bw_dtype_get(type)->name, c, cols, got[c], want[c]);
+            check_guards();
+        }
+}
+#define UNPACKING                                                                                                      \
+    ENTRY(unpacking_gives_the_codes_and_scales_of_the_plain_version), ENTRY(widening_gives_the_bits_of_the_definition),
 #else
 #define UNPACKING
 #endif

@@ -6,7 +6,6 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "base/dequant.h"
 #include "ops/cpu/q8.h"
 
 typedef unsigned char u8;
@@ -71,9 +70,16 @@ INLINE void float_tile(bw_dtype type, int n_out, int n, float *y, size_t y_strid
     UNROLL for (int o = 0; o < n_out; o++)
         UNROLL for (int r = 0; r < n; r++)
             sums[o][r] = _mm256_setzero_ps();
+    /* as in matmul_avx512.c: rows four at a time are one stream */
+    const size_t tile = (size_t)n_out * w_stride;
+    const char *next = (const char *)w + (8191 / tile + 1) * tile;
+    const int bytes = n_out * 8 * (type == BW_F32 ? 4 : 2); /* a step reads */
     int c = 0;
-    for (; c + 8 <= cols; c += 8)
+    for (int at = 0; c + 8 <= cols; c += 8, at += bytes) {
+        UNROLL for (int line = 0; line < bytes; line += 64)
+            _mm_prefetch(next + at + line, _MM_HINT_T1);
         float_step(sums, type, n_out, n, w, w_stride, x, (size_t)cols, c, 8);
+    }
     if (c < cols)
         float_step(sums, type, n_out, n, w, w_stride, x, (size_t)cols, c, cols - c);
     UNROLL for (int r = 0; r < n; r++)
@@ -101,7 +107,7 @@ INLINE void float_block(bw_dtype type, float *y, size_t y_stride, const u8 *w, s
         float_outputs(type, 1, y + (size_t)r * y_stride, y_stride, w, w_stride, n_out, x + (size_t)r * (size_t)cols, cols, add);
 }
 
-enum { WIDENED_ROWS = 4 };
+enum { WIDENED_ROWS = 8 };
 
 static void matmul_float(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const float *x, int n,
                          bool add, void *scratch)
@@ -117,7 +123,7 @@ static void matmul_float(float *y, size_t y_stride, const bw_weight *w, int firs
     for (int o = 0; o < n_out; o += WIDENED_ROWS) {
         const int some = n_out - o < WIDENED_ROWS ? n_out - o : WIDENED_ROWS;
         for (int i = 0; i < some; i++)
-            bw_dequantize_row(w->type, rows + (size_t)(o + i) * stride, (float *)scratch + (size_t)i * cols, cols);
+            bw_q8_widen_row_avx2((float *)scratch + (size_t)i * cols, w->type, rows + (size_t)(o + i) * stride, w->cols);
         float_block(BW_F32, y + o, y_stride, scratch, cols * sizeof(float), some, x, n, w->cols, add);
     }
 }

@@ -58,6 +58,8 @@ static inline bool bw_q8_has_minimum(bw_dtype type)
 typedef void (*bw_q8_unpack_fn)(bw_q8_chunk *out, const unsigned char *blocks, int n_groups);
 extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT];  /* q8_unpack_ref.c */
 extern const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT]; /* q8_unpack_avx2.c */
+/* A packed row to floats: bw_dequantize_row, faster. */
+void bw_q8_widen_row_avx2(float *out, bw_dtype type, const unsigned char *row, int cols);
 
 /* A weight row, chunk after chunk, codes in plain order; the padding is cleared. */
 static inline void bw_q8_unpack_row(bw_q8_chunk *out, bw_q8_unpack_fn unpack, const unsigned char *row, size_t chunk_bytes,

@@ -278,3 +278,31 @@ const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT] = {
     [BW_Q5_1] = unpack_q5_1, [BW_IQ4_NL] = unpack_iq4_nl, [BW_Q2_K] = unpack_q2_k, [BW_Q3_K] = unpack_q3_k,
     [BW_Q4_K] = unpack_q4_k, [BW_Q5_K] = unpack_q5_k, [BW_Q6_K] = unpack_q6_k,     [BW_IQ4_XS] = unpack_iq4_xs,
 };
+
+/* 16 codes (a half group) to floats. scale * sub, and that times a code, is exact for every type with a
+ * minimum (a half's 11 bits, 6 of the scale, 5 of the code): the fused sum rounds as separate steps do. */
+static inline void widen_half_group(float *out, const int8_t *codes, float scale, float minimum, bool has_minimum)
+{
+    for (int i = 0; i < 16; i += 8) {
+        const __m256 q = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(codes + i))));
+        const __m256 s = _mm256_set1_ps(scale);
+        _mm256_storeu_ps(out + i, has_minimum ? _mm256_fmadd_ps(s, q, _mm256_set1_ps(minimum)) : _mm256_mul_ps(s, q));
+    }
+}
+
+void bw_q8_widen_row_avx2(float *out, bw_dtype type, const unsigned char *row, int cols)
+{
+    const bool has_sub = bw_q8_has_sub(type), has_minimum = bw_q8_has_minimum(type), has_lift = bw_q8_has_lift(type);
+    const size_t chunk_bytes = (size_t)bw_dtype_row_bytes(type, BW_Q8_CHUNK);
+    bw_q8_chunk chunk;
+    for (; cols > 0; cols -= BW_Q8_CHUNK, row += chunk_bytes) {
+        const int n_groups = cols < BW_Q8_CHUNK ? cols / BW_Q8_GROUP : BW_Q8_LANES;
+        bw_q8_unpack_avx2[type](&chunk, row, n_groups);
+        for (int h = 0; h < 2 * n_groups; h++, out += 16) {
+            const int g = h / 2, s = h % 2;
+            const float scale = has_sub ? chunk.scale[g] * (float)chunk.sub[s][g] : chunk.scale[g];
+            const float minimum = !has_minimum ? 0 : has_lift ? chunk.minimum[g] * (float)chunk.lift[s][g] : chunk.minimum[g];
+            widen_half_group(out, chunk.code + 16 * h, scale, minimum, has_minimum);
+        }
+    }
+}
