@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/pool.h"
 #include "text/bpe.h"
 #include "text/bytes.h"
 #include "text/detokenizer.h"
@@ -226,6 +227,37 @@ TEST(a_megabyte_of_anything_is_encoded_in_a_moment)
     }
     free(text);
     bw_tokenizer_destroy(t);
+}
+
+typedef struct shared {
+    const bw_tokenizer *t;
+    _Atomic int n_wrong;
+} shared;
+
+static void encode_unit(void *arg, int unit, int thread)
+{
+    shared *all = arg;
+    bw_error err;
+    int32_t *ids;
+    int n_ids;
+    (void)thread;
+    const char *text = unit % 2 ? "hello hello<|end|>" : "aaaa\n\ne\xCC\x81";
+    bool good = !bw_tokenizer_encode(all->t, text, strlen(text), BW_MATCH_ALL, &ids, &n_ids, &err) &&
+                n_ids == (unit % 2 ? 3 : 4) && ids[0] == (unit % 2 ? HELLO : AAAA);
+    all->n_wrong += !good;
+    bw_mem_free(ids);
+}
+
+TEST(threads_share_a_tokenizer)
+{
+    bw_error err;
+    bw_pool *pool;
+    shared all = { .t = small() };
+    check_ok(bw_pool_create(&pool, 3, &err), err);
+    bw_pool_for(pool, 500, encode_unit, &all);
+    check_int(all.n_wrong, 0);
+    bw_pool_destroy(pool);
+    bw_tokenizer_destroy((bw_tokenizer *)(uintptr_t)all.t);
 }
 
 /* Naive: the pair of lowest rank anywhere, leftmost, again and again. */
@@ -699,7 +731,8 @@ TESTS_MAIN(ENTRY(merges_go_by_rank_inside_pieces_only), ENTRY(the_longest_added_
            ENTRY(a_message_body_cannot_end_its_turn_but_may_think),
            ENTRY(parts_are_one_text_in_which_special_tokens_keep_to_the_markup),
            ENTRY(a_megabyte_of_anything_is_encoded_in_a_moment), ENTRY(short_and_long_pieces_merge_as_the_definition_says),
-           ENTRY(nfc_orders_marks_and_composes_across_long_runs), ENTRY(decoding_any_cut_of_any_tokens_gives_the_same_text),
+           ENTRY(threads_share_a_tokenizer), ENTRY(nfc_orders_marks_and_composes_across_long_runs),
+           ENTRY(decoding_any_cut_of_any_tokens_gives_the_same_text),
            ENTRY(decoding_skips_special_tokens_only_and_refuses_what_is_no_token),
            ENTRY(any_text_survives_encoding_and_decoding_up_to_nfc),
            ENTRY(text_ends_before_the_first_stop_string_however_it_was_cut), ENTRY(a_stream_holds_back_no_more_than_it_must),
