@@ -220,10 +220,12 @@ typedef struct bw_request {
 
     /* For evaluation; all NULL or 0 otherwise. Filled before the finish event.
      * prompt_logits [n_prompt, vocab]: raw head outputs of every prompt row.
-     * prompt_logprobs [n_prompt]: natural log-probability of prompt[i] given those before; [0] = 0.
+     * prompt_logprobs [n_prompt]: natural log-probability of prompt[i] given those before, from the
+     * softmax over all of vocab; [0] = 0.
      * draft_logits [n_draft_logits, vocab]: raw MTP outputs of the chain after the prompt and its
      * first generated token, row j = draft j + 1 (n_draft_logits <= BW_MAX_DRAFTS). The chain
-     * follows the drafts as they are sampled: greedy at temperature 0. */
+     * follows the drafts as they are sampled, greedy at temperature 0; raw outputs are followed as
+     * they are, so a request with draft_logits may also choose rows that are no tokens. */
     float *prompt_logits;
     float *prompt_logprobs;
     int n_draft_logits;

@@ -324,7 +324,7 @@ static bw_status check_request(const bw_engine *e, const bw_request *r, bw_error
     const int context = e->options.context;
     if (r->n_prompt < 1 || !r->prompt)
         return bw_fail(err, BW_E_ARGUMENT, "prompt: it is empty; give at least one token");
-    if (r->n_prompt >= context)
+    if (r->n_prompt > context || (r->n_prompt == context && r->max_tokens != 0))
         return bw_fail(err, BW_E_LIMIT, "prompt: %d tokens and room for an answer do not fit the context of %d: shorten "
                        "the prompt or ask for a larger context (%s was made for %d)", r->n_prompt, context,
                        e->model->path, e->model->config.max_position);
@@ -340,7 +340,7 @@ static bw_status check_request(const bw_engine *e, const bw_request *r, bw_error
     if (r->n_draft_logits < 0 || r->n_draft_logits > BW_MAX_DRAFTS || (r->n_draft_logits > 0 && !r->draft_logits))
         return bw_fail(err, BW_E_ARGUMENT, "draft logits: %d rows, expected 0 to %d and where to put them",
                        r->n_draft_logits, BW_MAX_DRAFTS);
-    if (r->n_draft_logits > 0 && r->n_prompt + r->n_draft_logits >= context)
+    if (r->n_draft_logits > 0 && r->n_prompt + r->n_draft_logits > context)
         return bw_fail(err, BW_E_LIMIT, "draft logits: %d prompt tokens and %d drafts do not fit the context of %d",
                        r->n_prompt, r->n_draft_logits, context);
     if (r->n_logprobs > BW_MAX_LOGPROBS)
@@ -361,7 +361,8 @@ static void upload_sampler(bw_engine *e, const bw_sequence *s, const bw_sampling
     const bw_sampler sampler = { .temperature = g->temperature, .top_p = g->top_p, .min_p = g->min_p,
                                  .presence_penalty = g->presence_penalty, .frequency_penalty = g->frequency_penalty,
                                  .repetition_penalty = g->repetition_penalty, .top_k = g->top_k,
-                                 .n_prompt = s->n_prompt, .seed = g->seed, .n_logprobs = s->n_logprobs };
+                                 .n_prompt = s->n_prompt, .seed = g->seed, .n_logprobs = s->n_logprobs,
+                                 .any_row = s->n_draft_logits > 0 };
     e->backend->ops->upload(e->backend, e->seqs.samplers + s->slot, &sampler, sizeof sampler);
 }
 

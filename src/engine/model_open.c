@@ -60,8 +60,10 @@ static void note_mtp(bw_model *m, bool ignored)
     const bw_weights *w = &m->weights;
     if (w->mtp_state == BW_MTP_COMPLETE)
         return;
-    snprintf(m->mtp_note, sizeof m->mtp_note, "%s: %s", m->path,
-             w->mtp_problem[0] ? w->mtp_problem : "it has no MTP tensors, so nothing can be drafted");
+    if (w->mtp_state == BW_MTP_ABSENT)
+        snprintf(m->mtp_note, sizeof m->mtp_note, "%s", w->mtp_problem);
+    else
+        snprintf(m->mtp_note, sizeof m->mtp_note, "%s: %s", m->path, w->mtp_problem);
     if (ignored && w->mtp_state == BW_MTP_BROKEN)
         bw_log(BW_LOG_WARNING, "%s", m->mtp_note);
 }

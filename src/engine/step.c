@@ -39,7 +39,7 @@ static void score_rows(bw_engine *e)
         int n = h->n_scored - first;
         n = n < e->limits.max_logits ? n : e->limits.max_logits;
         bw_forward_logits(e->net, be, &e->buf, e->device.scored_index + first, n);
-        be->ops->score(be, e->device_result.scores + first, e->buf.logits, e->limits.vocab, e->n_tokens, &e->seqs,
+        be->ops->score(be, e->device_result.scores + first, e->buf.logits, e->limits.vocab, e->limits.vocab, &e->seqs,
                        e->device.scored_rows + first, n);
         for (int i = 0; i < n; i++) {
             const bw_sequence *s = h->scored_owners[first + i];

@@ -65,7 +65,7 @@ typedef struct bw_sampler {
     int32_t n_prompt; /* presence and frequency count positions from here on */
     uint64_t seed;
     int32_t n_logprobs; /* < 0: none wanted */
-    int32_t unused_;
+    int32_t any_row;  /* 1: rows that are no tokens may be chosen too: evaluation of raw outputs */
 } bw_sampler;
 
 /* Per slot, in backend memory for the life of the engine. */
@@ -179,7 +179,7 @@ typedef struct bw_moe_args {
  * The sampler of rows[i].slot, in this order: repetition penalty over positions 0 .. p - 1, presence
  * and frequency over n_prompt .. p - 1; temperature; top-k; top-p; min-p; then the largest of
  * log-probability + Gumbel noise of (seed, p, id) (docs/sampling.md). Ids from n_tokens on are never
- * chosen. Temperature 0: the largest, ties to the lower id.
+ * chosen, unless the sampler says any_row. Temperature 0: the largest, ties to the lower id.
  * tokens [n] out. logprobs [n] and top [n, max_top] (id and value, most probable first; ties to the
  * lower id): natural logarithms of the softmax of the raw logits over ids below n_tokens; written
  * for rows whose sampler asks for n_logprobs >= 0 (top: that many). May be NULL. */

@@ -59,14 +59,14 @@ TEST(a_model_without_a_head_runs_but_does_not_draft)
     tiny_write(temp_dir(), &shape);
     bw_model *model = open_model(temp_dir(), NULL, 1, BW_ACTIVATIONS_AUTO);
     check(!bw_model_get_info(model)->has_mtp);
-    check(strstr(bw_model_get_info(model)->mtp_note, "MTP"));
+    check(strstr(bw_model_get_info(model)->mtp_note, "no mtp.* tensors"));
     bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
     bw_error err;
     bw_seq_id id;
     int32_t ids[] = { 1, 2, 3 };
     bw_request r = greedy_request(model, ids, 3, 4);
     r.draft = 2;
-    check_error(bw_engine_submit(engine, &r, &id, &err), BW_E_ARGUMENT, err, "draft", "MTP");
+    check_error(bw_engine_submit(engine, &r, &id, &err), BW_E_ARGUMENT, err, "draft", "mtp.*");
     r.draft = BW_DRAFT_AUTO;
     static run out;
     run_request(engine, &r, &out);
@@ -93,6 +93,9 @@ TEST(the_context_may_be_filled_to_its_last_token)
                 check_int(out.n_tokens, context - n);
                 check_int(out.finish, BW_FINISH_LENGTH);
             }
+            bw_request r = greedy_request(model, ids, context, 0); /* evaluation needs no room for an answer */
+            run_request(engine, &r, &out);
+            check_int(out.n_tokens, 0);
             bw_engine_destroy(engine);
         }
     bw_model_close(model);
@@ -135,13 +138,11 @@ TEST(prompt_logprobs_are_the_softmax_of_prompt_logits)
     r.prompt_logprobs = logprobs;
     run_request(engine, &r, &out);
     check_int(out.n_tokens, 0);
-    const int n_tokens = bw_model_get_info(model)->n_tokens;
-    check(n_tokens < V); /* rows that are no tokens */
     for (int i = 1; i < N; i++) {
         double sum = 0, most = -INFINITY;
-        for (int v = 0; v < n_tokens; v++)
+        for (int v = 0; v < V; v++) /* rows that are no tokens count too */
             most = fmax(most, (double)logits[(i - 1) * V + v]);
-        for (int v = 0; v < n_tokens; v++)
+        for (int v = 0; v < V; v++)
             sum += exp((double)logits[(i - 1) * V + v] - most);
         const double want = (double)logits[(i - 1) * V + ids[i]] - most - log(sum);
         check_that(fabs(want - (double)logprobs[i]) < 1e-4, "row %d: %g, expected %g", i, (double)logprobs[i], want);
@@ -189,7 +190,7 @@ TEST(opening_survives_every_failed_allocation)
     snprintf(folder, sizeof folder, "%s", tiny_model(&shape));
     bool failed = true;
     int n = 1;
-    for (; failed; n += 1 + n / 40) { /* every one at first, then sparser: there are thousands */
+    for (; failed; n += 1 + n / 20) { /* every one at first, then sparser: there are thousands */
         bw_model *model = NULL;
         bw_engine *engine = NULL;
         bw_error err = { 0 };

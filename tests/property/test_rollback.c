@@ -109,14 +109,14 @@ static void check_pattern(bw_model *model, const bw_request *plain, const run *t
     free(got);
 }
 
-static void check_model(const char *path, const char *level)
+static void check_model(const char *path, const char *level, int answer)
 {
     bw_model *model = open_model(path, level, 2, BW_ACTIVATIONS_AUTO);
     int32_t ids[100];
-    const int n = rnd_int(1, 100), n_tokens = bw_model_get_info(model)->n_tokens;
+    const int n = rnd_int(1, answer < ANSWER ? 5 : 100), n_tokens = bw_model_get_info(model)->n_tokens;
     for (int i = 0; i < n; i++)
         ids[i] = rnd_int(0, n_tokens - 1);
-    bw_request r = greedy_request(model, ids, n, ANSWER);
+    bw_request r = greedy_request(model, ids, n, answer);
     if (rnd_int(0, 1))
         r.sampling.temperature = 1, r.sampling.seed = rnd_u64();
     run *truth = calloc(1, sizeof *truth);
@@ -135,13 +135,13 @@ static void check_model(const char *path, const char *level)
 TEST(rejected_rows_never_reach_the_state)
 {
     tiny_shape shape;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 6; i++) {
         const char *path = tiny_model(&shape);
         for (const char *const *level = levels_here(); *level; level++)
-            check_model(path, *level);
+            check_model(path, *level, ANSWER);
     }
     for (const char *const *level = levels_here(); *level; level++)
-        check_model(repo_path("models/lamb"), *level);
+        check_model(repo_path("models/lamb"), *level, strcmp(*level, "ref") == 0 ? 25 : ANSWER);
 }
 
 /* Every acceptance 0 .. n in turn, always the same. */

@@ -364,7 +364,7 @@ static void sample_row(void *arg, int i, int thread)
     const bw_sample_args *args = work->args;
     const bw_row row = args->rows[i];
     const bw_sampler *sampler = &args->seqs->samplers[row.slot];
-    const int n = args->n_tokens;
+    const int n = sampler->any_row ? args->vocab : args->n_tokens;
     const int32_t position = row.pos + args->ahead;
     const int32_t *tokens = args->seqs->tokens + (size_t)row.slot * (size_t)args->seqs->context;
     const float *x = args->logits + (size_t)i * (size_t)args->vocab;
