@@ -42,11 +42,12 @@ typedef struct bw_cpu_kernels {
     void (*norm_rope)(float *out, const float *x, const float *w, int d, float eps, const float *cosine,
                       const float *sine, int n_pairs);
     void (*store_f16)(uint16_t *out, const float *x, int n); /* round to nearest even */
-    /* out[h] (h < n_heads, one KV group) = softmax(q[h] . K / sqrt(d)) V over positions 0 .. n_pos - 1
-     * whose pages are pages[0 ..]; KV head kv_head. Positions in order, page by page. scratch:
-     * attn_scratch_bytes. */
-    void (*attend)(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
-                   const int32_t *pages, int n_pos, void *scratch);
+    /* out[r][h] = softmax(q[r][h] . K / sqrt(d)) V for n_rows rows at consecutive positions of one
+     * sequence and n_heads query heads of one KV group: row r sees positions 0 .. n_pos + r - 1, whose
+     * pages are pages[0 ..]; KV head kv_head. Positions in order, page by page; rows share the loading
+     * of a page, not arithmetic. scratch: attn_scratch_bytes of n_rows * n_heads. */
+    void (*attend)(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
+                   int kv_head, const int32_t *pages, int n_pos, void *scratch);
     size_t (*attn_scratch_bytes)(int n_heads, int d);
     /* out = x * sigmoid(gate) */
     void (*sigmoid_mul)(float *out, const float *x, const float *gate, int n);

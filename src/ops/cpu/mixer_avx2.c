@@ -137,7 +137,7 @@ static inline __m256 load_kv(const void *base, bool f16, size_t at, int left)
     return _mm256_cvtph_ps(h);
 }
 
-/* Per head: scores of a page, then probabilities; largest score and sum so far; factor of the old. */
+/* See `running`: scores of a page and three numbers per head. */
 static size_t attn_scratch_bytes(int n_heads, int d)
 {
     (void)d;
@@ -223,52 +223,75 @@ static inline __attribute__((always_inline)) void add_page(float *out, const flo
     }
 }
 
-static inline __attribute__((always_inline)) void attend_page(float *out, const float *q, int n_heads, int d,
-                                                              float scale, const bw_kv_layer *kv, bool f16, size_t at,
-                                                              int n, float *s, float *max, float *sum, float *keep)
+/* Where some heads stand: the weighted sum, a page's scores and weights, the largest score, the sum of
+ * weights, the factor that a new largest score puts on the old sums. */
+typedef struct running {
+    float *out, *s, *max, *sum, *keep;
+} running;
+
+static inline running running_at(running r, int h, int d)
 {
-    score_page(s, q, n_heads, d, scale, kv->k, f16, at, n);
-    for (int h = 0; h < n_heads; h++)
-        weigh_page(s + h * BW_PAGE, n, &max[h], &sum[h], &keep[h]);
-    add_page(out, s, keep, n_heads, d, kv->v, f16, at, n);
+    return (running){ r.out + (size_t)h * (size_t)d, r.s + (size_t)h * BW_PAGE, r.max + h, r.sum + h, r.keep + h };
 }
 
 /* Two heads share a key once it is in registers; whether they do does not change a head's bits. */
-static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_heads, int d,
+static inline __attribute__((always_inline)) void attend_page(const float *q, int n_heads, int d, float scale,
+                                                              const bw_kv_layer *kv, bool f16, size_t at, int n, running to)
+{
+    score_page(to.s, q, n_heads, d, scale, kv->k, f16, at, n);
+    for (int h = 0; h < n_heads; h++)
+        weigh_page(to.s + h * BW_PAGE, n, &to.max[h], &to.sum[h], &to.keep[h]);
+    add_page(to.out, to.s, to.keep, n_heads, d, kv->v, f16, at, n);
+}
+
+/* Positions first .. end - 1 for n_heads heads; first is the start of a page. */
+static inline __attribute__((always_inline)) void attend_pages(const float *q, int n_heads, int d, const bw_kv_layer *kv,
+                                                               bool f16, int n_kv_heads, int kv_head,
+                                                               const int32_t *pages, int first, int end, running to)
+{
+    const float scale = 1 / sqrtf((float)d);
+    for (; first < end; first += BW_PAGE) {
+        const int n = end - first < BW_PAGE ? end - first : BW_PAGE;
+        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
+        for (int h = 0; h < n_heads; h += 2) {
+            const running head = running_at(to, h, d);
+            const float *x = q + (size_t)h * (size_t)d;
+            if (h + 1 < n_heads)
+                attend_page(x, 2, d, scale, kv, f16, at, n, head);
+            else
+                attend_page(x, 1, d, scale, kv, f16, at, n, head);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_rows, int n_heads, int d,
                                                             const bw_kv_layer *kv, bool f16, int n_kv_heads,
                                                             int kv_head, const int32_t *pages, int n_pos, float *s)
 {
-    const float scale = 1 / sqrtf((float)d);
-    float *max = s + (size_t)n_heads * BW_PAGE, *sum = max + n_heads, *keep = sum + n_heads;
-    for (int h = 0; h < n_heads; h++)
-        max[h] = -INFINITY, sum[h] = 0;
-    memset(out, 0, (size_t)n_heads * (size_t)d * sizeof *out);
-    for (int first = 0; first < n_pos; first += BW_PAGE) {
-        const int n = n_pos - first < BW_PAGE ? n_pos - first : BW_PAGE;
-        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
-        for (int h = 0; h < n_heads; h += 2) {
-            float *o = out + (size_t)h * (size_t)d, *sh = s + (size_t)h * BW_PAGE;
-            const float *x = q + (size_t)h * (size_t)d;
-            if (h + 1 < n_heads)
-                attend_page(o, x, 2, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h);
-            else
-                attend_page(o, x, 1, d, scale, kv, f16, at, n, sh, max + h, sum + h, keep + h);
-        }
-    }
-    for (int h = 0; h < n_heads; h++)
+    const int total = n_rows * n_heads, shared = n_pos / BW_PAGE * BW_PAGE; /* pages that all rows see whole */
+    float *max = s + (size_t)total * BW_PAGE;
+    const running all = { out, s, max, max + total, max + 2 * total };
+    for (int h = 0; h < total; h++)
+        all.max[h] = -INFINITY, all.sum[h] = 0;
+    memset(out, 0, (size_t)total * (size_t)d * sizeof *out);
+    attend_pages(q, total, d, kv, f16, n_kv_heads, kv_head, pages, 0, shared, all);
+    for (int r = 0; r < n_rows; r++)
+        attend_pages(q + (size_t)(r * n_heads) * (size_t)d, n_heads, d, kv, f16, n_kv_heads, kv_head, pages, shared,
+                     n_pos + r, running_at(all, r * n_heads, d));
+    for (int h = 0; h < total; h++)
         for (int i = 0; i < d; i += 8) {
             float *o = out + (size_t)h * (size_t)d + i;
-            store(o, d - i, _mm256_div_ps(load(o, d - i), _mm256_set1_ps(sum[h])));
+            store(o, d - i, _mm256_div_ps(load(o, d - i), _mm256_set1_ps(all.sum[h])));
         }
 }
 
-static void attend(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
-                   const int32_t *pages, int n_pos, void *scratch)
+static void attend(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
+                   int kv_head, const int32_t *pages, int n_pos, void *scratch)
 {
     if (kv->codec == BW_CODEC_F16)
-        attend_as(out, q, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
+        attend_as(out, q, n_rows, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
     else
-        attend_as(out, q, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
+        attend_as(out, q, n_rows, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
 }
 
 static void sigmoid_mul(float *out, const float *x, const float *gate, int n)

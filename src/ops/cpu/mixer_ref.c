@@ -82,11 +82,12 @@ static void attend_head(float *out, const float *q, int d, const bw_kv_layer *kv
         out[i] = (float)(acc[i] / sum);
 }
 
-static void attend(float *out, const float *q, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
-                   const int32_t *pages, int n_pos, void *scratch)
+static void attend(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
+                   int kv_head, const int32_t *pages, int n_pos, void *scratch)
 {
-    for (int h = 0; h < n_heads; h++)
-        attend_head(out + (size_t)h * d, q + (size_t)h * d, d, kv, n_kv_heads, kv_head, pages, n_pos, scratch);
+    for (int h = 0; h < n_rows * n_heads; h++)
+        attend_head(out + (size_t)h * d, q + (size_t)h * d, d, kv, n_kv_heads, kv_head, pages, n_pos + h / n_heads,
+                    scratch);
 }
 
 static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
