@@ -14,6 +14,32 @@
 
 static const bw_model_options no_options = { 0 };
 
+/* Touches every page of the weight files, so that loading takes the time of the disk and the first
+ * step none of it. A model larger than the free memory is left to be read as it is used. */
+static void read_ahead(const bw_model *m, const bw_model_options *o)
+{
+    enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
+    const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
+    uint64_t done = 0;
+    if (available && all > available) {
+        bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
+               "which is slow", m->path, (double)all / 0x1p30, (double)available / 0x1p30);
+        return;
+    }
+    bw_checkpoint_will_need(m->checkpoint);
+    for (int f = 0; f < bw_checkpoint_n_files(m->checkpoint); f++) {
+        const bw_map *map = bw_checkpoint_file_map(m->checkpoint, f);
+        for (uint64_t at = 0, page = 0; at < map->bytes; at += PAGE, page++) {
+            (void)*(const volatile unsigned char *)(map->data + at);
+            if (o->progress && page % PAGES_PER_REPORT == 0)
+                o->progress(o->progress_arg, (double)(done + at) / (double)all);
+        }
+        done += map->bytes;
+    }
+    if (o->progress)
+        o->progress(o->progress_arg, 1);
+}
+
 static bw_status open_weights(bw_model *m, const bw_model_options *o, bw_error *err)
 {
     bw_status st;
@@ -21,11 +47,10 @@ static bw_status open_weights(bw_model *m, const bw_model_options *o, bw_error *
         (st = bw_config_read(&m->config, m->checkpoint, err)) ||
         (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
         return st;
-    bw_checkpoint_will_need(m->checkpoint);
+    read_ahead(m, o);
     if ((st = bw_cpu_backend_create(&m->backend, 1, m->cpu_level, err))) /* placing needs no threads */
         return st;
-    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, o->activations != BW_ACTIVATIONS_F32,
-                         o->progress, o->progress_arg, err);
+    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, o->activations != BW_ACTIVATIONS_F32, err);
 }
 
 /* "q4_k q6_k: integer dots; bf16: float" */

@@ -14,9 +14,6 @@ typedef struct bw_net_vectors {
 typedef struct placer {
     bw_net *net;
     bool int8;
-    uint64_t bytes_done, bytes_all;
-    void (*progress)(void *, double);
-    void *progress_arg;
     bw_status status;
     bw_error *err;
 } placer;
@@ -33,9 +30,6 @@ static void place(placer *p, bw_weight *out, const bw_matrix *m)
         return;
     p->net->type_note[m->type] = note ? note : "float";
     p->net->int8 |= out->int8;
-    p->bytes_done += bw_dtype_row_bytes(m->type, (uint64_t)m->cols) * (uint64_t)m->rows;
-    if (p->progress && p->bytes_all)
-        p->progress(p->progress_arg, (double)p->bytes_done / (double)p->bytes_all);
 }
 
 static const float *copy(placer *p, const float *host, size_t n)
@@ -126,14 +120,13 @@ static void set_shapes(bw_net *net)
 }
 
 bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
-                        bool int8, void (*progress)(void *arg, double done), void *progress_arg, bw_error *err)
+                        bool int8, bw_error *err)
 {
     *out = NULL;
     bw_net *net = bw_mem_zalloc(1, sizeof *net, BW_MEM_MISC);
     if (!net)
         return bw_fail_memory(err, "weights", sizeof *net);
-    placer p = { .net = net, .int8 = int8, .bytes_all = weights->matrix_bytes, .progress = progress,
-                 .progress_arg = progress_arg, .err = err };
+    placer p = { .net = net, .int8 = int8, .err = err };
     net->config = config;
     net->backend = backend;
     set_shapes(net);

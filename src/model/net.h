@@ -50,10 +50,10 @@ typedef struct bw_net {
     struct bw_net_vectors *vectors;         /* what release frees */
 } bw_net;
 
-/* int8: quantised matrices round their activations to int8 (a float matrix never does). progress (may be NULL) goes from 0 to 1 over the placed bytes. Borrows config,
- * weights and backend until release. On failure *out is NULL. */
+/* int8: quantised matrices round their activations to int8 (a float matrix never does). Borrows
+ * config, weights and backend until destroy. On failure *out is NULL. */
 bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
-                        bool int8, void (*progress)(void *arg, double done), void *progress_arg, bw_error *err);
+                        bool int8, bw_error *err);
 void bw_net_destroy(bw_net *net); /* takes NULL */
 
 /* The largest sizes a step of this net brings, for bw_ops.reserve. */

@@ -99,6 +99,15 @@ float rnd_float(void)
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
+bool sanitized(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#else
+    return false;
+#endif
+}
+
 const char *repo_path(const char *relative)
 {
     static char ring[8][4096];

@@ -66,6 +66,9 @@ uint64_t rnd_u64(void);
 int rnd_int(int low, int high); /* both inclusive */
 float rnd_float(void);          /* standard normal */
 
+/* Built with a sanitizer: several times slower, so random tests may try less. */
+bool sanitized(void);
+
 /* The repository's root (BW_ROOT, or the working directory), so that tests find tests/golden. */
 const char *repo_path(const char *relative); /* static ring of 8 buffers */
 /* A file's bytes, NUL-terminated, the caller frees; fails the test when it cannot be read. */
