@@ -167,9 +167,15 @@ void bw_cpu_attention(bw_backend *be, const bw_attn_args *args)
     assert(thread_bytes(&cpu->k, shape) <= cpu->per_thread_bytes);
     attn_work work = { .cpu = cpu, .args = args, .turns = (float *)cpu->arena };
     work.blocks = (attn_block *)(cpu->arena + turns_bytes(shape, args->n_rows));
-    bw_pool_for(cpu->pool, args->n_rows, prepare_row, &work);
+    /* a value of a key takes about 8 multiplications, a cosine and a sine 40 */
+    const double row_work = 40.0 * shape->n_pairs + (args->k ? 8.0 * shape->n_kv_heads * shape->head_dim : 0);
+    bw_cpu_for(cpu, args->n_rows, row_work * args->n_rows, prepare_row, &work);
     if (!args->q_gate)
         return;
     cut_work(&work);
-    bw_pool_for(cpu->pool, work.n_blocks * shape->n_kv_heads * work.n_parts, attend_part, &work);
+    double pairs = 0; /* of a row and a position it sees */
+    for (int r = 0; r < args->n_rows; r++)
+        pairs += args->rows[r].pos + 8; /* queries and gate cost as much as a few positions */
+    bw_cpu_for(cpu, work.n_blocks * shape->n_kv_heads * work.n_parts, 2 * pairs * shape->n_heads * shape->head_dim,
+               attend_part, &work);
 }

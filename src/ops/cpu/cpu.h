@@ -108,6 +108,19 @@ static inline void *bw_cpu_thread_scratch(const bw_cpu *cpu, int thread)
     return cpu->per_thread + (size_t)thread * cpu->per_thread_bytes;
 }
 
+/* bw_pool_for, but on the calling thread alone when the units together are so little work, in
+ * multiplications, that handing them out would take longer: a few microseconds. */
+static inline void bw_cpu_for(const bw_cpu *cpu, int n_units, double work, void (*fn)(void *arg, int unit, int thread),
+                              void *arg)
+{
+    if (work >= 32768) {
+        bw_pool_for(cpu->pool, n_units, fn, arg);
+        return;
+    }
+    for (int unit = 0; unit < n_units; unit++)
+        fn(arg, unit, 0);
+}
+
 /* What an operation needs of the arena (shared, reused by every operation) and of each thread. The
  * same functions give the plan its number and carve the memory. */
 typedef struct bw_cpu_needs {

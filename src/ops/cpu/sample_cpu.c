@@ -389,7 +389,7 @@ void bw_cpu_sample(bw_backend *be, const bw_sample_args *args)
     bw_cpu *cpu = bw_cpu_of(be);
     assert(args->n_tokens >= 1 && args->n_tokens <= args->vocab);
     sample_work work = { .cpu = cpu, .args = args };
-    bw_pool_for(cpu->pool, args->n_rows, sample_row, &work);
+    bw_cpu_for(cpu, args->n_rows, (double)args->n_rows * args->n_tokens, sample_row, &work);
 }
 
 typedef struct score_work {
@@ -418,5 +418,5 @@ void bw_cpu_score(bw_backend *be, float *out, const float *logits, int vocab, in
 {
     bw_cpu *cpu = bw_cpu_of(be);
     score_work work = { cpu, out, logits, vocab, n_tokens, seqs, rows };
-    bw_pool_for(cpu->pool, n_rows, score_row, &work);
+    bw_cpu_for(cpu, n_rows, 8.0 * n_rows * n_tokens, score_row, &work); /* an exponential each */
 }
