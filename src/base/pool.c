@@ -1,12 +1,13 @@
 /* pool.c - worker threads with a spinning start and finish.
  *
- * A run is published by a new value of `epoch`. Workers that spin see it at once; a worker that
- * has spun for a while sleeps on the condition variable, and the caller signals only when somebody
- * sleeps. The run ends when `busy` workers have all seen it and found no unit left. */
+ * One 64-bit ticket holds the number of the run (high half) and the next unit to hand out (low
+ * half). A thread owns a unit when its compare-and-swap moves the ticket on, which also proves that
+ * the run it read fn and arg for is still the current one. A run is over when all its units are
+ * done: a worker that the system has put aside, or that still sleeps, is not waited for, so a busy
+ * machine slows a step by what it takes away and not by whole time slices. */
 #define _GNU_SOURCE
 #include "base/pool.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -20,6 +21,8 @@ enum {
     YIELDS_BEFORE_SLEEP = 64   /* lets the others run where threads outnumber processors */
 };
 
+typedef void unit_fn(void *arg, int unit, int thread);
+
 typedef struct worker {
     bw_pool *pool;
     int thread;
@@ -30,13 +33,13 @@ struct bw_pool {
     int n_threads;
     worker *workers; /* [n_threads - 1], threads 1 .. */
     int n_started;
-    void (*fn)(void *, int, int);
-    void *arg;
-    int n_units;
-    _Alignas(64) _Atomic int next_unit;
-    _Alignas(64) _Atomic unsigned epoch;
-    _Alignas(64) _Atomic int busy; /* workers that have not finished this epoch */
-    _Atomic int sleepers;
+    /* Of the current run; written before its ticket is published, read before a unit is taken. */
+    _Atomic(unit_fn *) fn;
+    _Atomic(void *) arg;
+    _Atomic uint32_t n_units;
+    _Alignas(64) _Atomic uint64_t ticket;
+    _Alignas(64) _Atomic uint32_t n_done;
+    _Alignas(64) _Atomic int sleepers;
     _Atomic bool quit;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -49,56 +52,68 @@ static inline void relax(void)
 #endif
 }
 
+static uint32_t run_of(uint64_t ticket)
+{
+    return (uint32_t)(ticket >> 32);
+}
+
 static void take_units(bw_pool *pool, int thread)
 {
+    uint64_t ticket = atomic_load(&pool->ticket);
     for (;;) {
-        int unit = atomic_fetch_add_explicit(&pool->next_unit, 1, memory_order_relaxed);
-        if (unit >= pool->n_units)
+        unit_fn *fn = atomic_load_explicit(&pool->fn, memory_order_acquire);
+        void *arg = atomic_load_explicit(&pool->arg, memory_order_acquire);
+        const uint32_t unit = (uint32_t)ticket;
+        if (unit >= atomic_load_explicit(&pool->n_units, memory_order_acquire))
             return;
-        pool->fn(pool->arg, unit, thread);
+        /* Failing means others were faster: `ticket` is then the new one. */
+        if (!atomic_compare_exchange_strong(&pool->ticket, &ticket, ticket + 1))
+            continue;
+        fn(arg, (int)unit, thread);
+        atomic_fetch_add_explicit(&pool->n_done, 1, memory_order_release);
+        ticket = atomic_load(&pool->ticket);
     }
 }
 
-static void wait_for_epoch(bw_pool *pool, unsigned seen)
+/* Returns the number of a run later than `seen`. */
+static uint32_t wait_for_run(bw_pool *pool, uint32_t seen)
 {
-    for (int i = 0; i < SPINS_BEFORE_YIELD; i++) {
-        if (atomic_load_explicit(&pool->epoch, memory_order_acquire) != seen)
-            return;
-        relax();
-    }
-    for (int i = 0; i < YIELDS_BEFORE_SLEEP; i++) {
-        if (atomic_load_explicit(&pool->epoch, memory_order_acquire) != seen)
-            return;
-        sched_yield();
+    for (int i = 0; i < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP; i++) {
+        const uint32_t run = run_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
+        if (run != seen)
+            return run;
+        if (i < SPINS_BEFORE_YIELD)
+            relax();
+        else
+            sched_yield();
     }
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->epoch) == seen)
+    while (run_of(atomic_load(&pool->ticket)) == seen)
         pthread_cond_wait(&pool->wake, &pool->lock);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->lock);
+    return run_of(atomic_load(&pool->ticket));
 }
 
 static void *work(void *arg)
 {
     worker *w = arg;
     bw_pool *pool = w->pool;
-    unsigned seen = 0;
+    uint32_t seen = 0;
     for (;;) {
-        wait_for_epoch(pool, seen);
-        seen = atomic_load_explicit(&pool->epoch, memory_order_acquire);
-        if (atomic_load_explicit(&pool->quit, memory_order_relaxed))
+        seen = wait_for_run(pool, seen);
+        if (atomic_load(&pool->quit))
             return NULL;
         take_units(pool, w->thread);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
     }
 }
 
-/* Publishes what was written before, and wakes those who sleep. epoch and sleepers are both
- * sequentially consistent: either the sleeper sees the new epoch, or we see the sleeper. */
-static void new_epoch(bw_pool *pool)
+/* Publishes a run, and wakes those who sleep. ticket and sleepers are both sequentially consistent:
+ * either the sleeper sees the new run, or we see the sleeper. */
+static void publish(bw_pool *pool)
 {
-    atomic_fetch_add(&pool->epoch, 1);
+    atomic_store(&pool->ticket, (uint64_t)(run_of(atomic_load(&pool->ticket)) + 1) << 32);
     if (atomic_load(&pool->sleepers) > 0) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
@@ -140,8 +155,10 @@ void bw_pool_destroy(bw_pool *pool)
 {
     if (!pool)
         return;
+    atomic_store(&pool->ticket, atomic_load(&pool->ticket) | UINT32_MAX);
+    atomic_store(&pool->n_units, 0);
     atomic_store(&pool->quit, true);
-    new_epoch(pool);
+    publish(pool);
     for (int i = 0; i < pool->n_started; i++)
         pthread_join(pool->workers[i].handle, NULL);
     pthread_cond_destroy(&pool->wake);
@@ -164,14 +181,16 @@ void bw_pool_for(bw_pool *pool, int n_units, void (*fn)(void *, int, int), void 
             fn(arg, i, 0);
         return;
     }
-    pool->fn = fn;
-    pool->arg = arg;
-    pool->n_units = n_units;
-    atomic_store_explicit(&pool->next_unit, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->n_threads - 1, memory_order_relaxed);
-    new_epoch(pool);
+    /* The last run's units are all done. Closing its ticket makes the swap of anybody who still
+     * holds it fail; who sees one of the new values below sees the closed ticket too. */
+    atomic_store(&pool->ticket, atomic_load(&pool->ticket) | UINT32_MAX);
+    atomic_store_explicit(&pool->fn, fn, memory_order_release);
+    atomic_store_explicit(&pool->arg, arg, memory_order_release);
+    atomic_store_explicit(&pool->n_done, 0, memory_order_release);
+    atomic_store_explicit(&pool->n_units, (uint32_t)n_units, memory_order_release);
+    publish(pool);
     take_units(pool, 0);
-    for (int spins = 0; atomic_load_explicit(&pool->busy, memory_order_acquire) > 0; spins++) {
+    for (int spins = 0; atomic_load_explicit(&pool->n_done, memory_order_acquire) < (uint32_t)n_units; spins++) {
         if (spins < SPINS_BEFORE_YIELD)
             relax();
         else
