@@ -77,7 +77,8 @@ typedef struct bw_model_options {
 } bw_model_options;
 
 /* Opens a Hugging Face folder or a GGUF file (any part of a split one). options NULL: defaults.
- * Maps the weights; they are read as they are used, and *out keeps the files open. */
+ * Maps the weights and reads them once, so that the first step does not wait for the disk (where
+ * they are larger than the free memory: not, and the log says so). *out keeps the files mapped. */
 bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err);
 void bw_model_close(bw_model *model); /* takes NULL; engines made from it must be gone */
 
@@ -88,7 +89,7 @@ typedef struct bw_model_info {
     const char *mtp_note; /* one line: why not, or "" */
     bool has_text;        /* a tokenizer came with it */
     const char *text_note;
-    int n_tokens;         /* ids below this are tokens; the rest of vocab is never sampled */
+    int n_tokens;         /* every token's id is below this; ids that are no tokens are never sampled */
     uint64_t weight_bytes;
     double load_s;
     int n_threads;
@@ -151,16 +152,16 @@ void bw_reply_destroy(bw_reply *reply);
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
-/* The token at position p is a function of (seed, p, logits at p): drafts, batching and chunking
- * change nothing. Order: repetition, presence and frequency penalties (presence and frequency over
+/* The token at position p is a function of (seed, p, logits at p) and, with penalties, the tokens
+ * before p: drafts, batching and chunking change nothing. Order: repetition, presence and frequency penalties (presence and frequency over
  * generated tokens, repetition over prompt too), temperature, top-k, top-p, min-p. */
 typedef struct bw_sampling {
-    float temperature;        /* 0: greedy, ties to the lower id */
+    float temperature;        /* 0 .. 100; 0: greedy, ties to the lower id */
     int top_k;                /* <= 0: off */
     float top_p;              /* (0, 1]; 1: off */
-    float min_p;              /* [0, 1); 0: off */
+    float min_p;              /* [0, 1]; 0: off */
     float presence_penalty, frequency_penalty; /* -2 .. 2 */
-    float repetition_penalty; /* > 0; 1: off */
+    float repetition_penalty; /* (0, 100]; 1: off */
     uint64_t seed;
 } bw_sampling;
 
@@ -179,7 +180,7 @@ enum { BW_MAX_DRAFTS = 8, BW_MAX_LOGPROBS = 20, BW_DRAFT_AUTO = -1, BW_DRAFT_OFF
 typedef struct bw_engine_options {
     int context;    /* tokens of one sequence, prompt and answer; 0: the model's, at most 32,768 */
     int max_seqs;   /* sequences at a time; 0: 1 */
-    int max_rows;   /* rows (tokens) of one step; 0: chunk, or 512; grows to max_seqs * 9 */
+    int max_rows;   /* rows (tokens) of one step; 0: chunk, or 512; at most context, at least max_seqs * 9 */
     int chunk;      /* prefill is cut at multiples of this position; 0: only by max_rows */
     bw_kv_type kv;
     bool no_drafts; /* plan without the MTP head's cache; requests may then not draft */
@@ -250,7 +251,9 @@ bw_status bw_engine_submit(bw_engine *engine, const bw_request *request, bw_seq_
 /* Ends a sequence between steps; no event follows. False: it is not live. */
 bool bw_engine_cancel(bw_engine *engine, bw_seq_id id);
 
-/* Computes one step for all live sequences. With none it returns at once. */
+/* Computes one step for all live sequences. With none it returns at once.
+ * BW_E_FORMAT: the logits of a sequence were not numbers, so weights are damaged; it has ended without
+ * an event, the others go on. */
 bw_status bw_engine_step(bw_engine *engine, bw_error *err);
 bool bw_engine_idle(const bw_engine *engine); /* no live sequence */
 
@@ -267,7 +270,7 @@ typedef struct bw_usage {
 
 typedef struct bw_logprob {
     int32_t token;
-    float logprob; /* natural log of the softmax of the raw logits, rows that are no tokens masked */
+    float logprob; /* natural log of the softmax of the raw logits over ids below n_tokens */
 } bw_logprob;
 
 typedef enum bw_finish { BW_FINISH_NONE, BW_FINISH_STOP, BW_FINISH_LENGTH } bw_finish;

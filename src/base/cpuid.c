@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "base/cpuid.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 
@@ -27,19 +28,24 @@ bool bw_cpu_has_avx512_vnni(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-const char *bw_cpu_name(void)
+static char name[49] = "x86-64";
+
+static void read_name(void)
 {
-    static char name[49];
     unsigned words[12], a, b, c, d;
-    if (name[0])
-        return name;
     if (!__get_cpuid(0x80000000u, &a, &b, &c, &d) || a < 0x80000004u)
-        return "x86-64";
+        return;
     for (unsigned i = 0; i < 3; i++)
         __get_cpuid(0x80000002u + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]);
     memcpy(name, words, 48);
     for (size_t n = strlen(name); n > 0 && name[n - 1] == ' '; n--)
         name[n - 1] = '\0';
+}
+
+const char *bw_cpu_name(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_name);
     return name;
 }
 #else

@@ -106,15 +106,33 @@ uint64_t bw_mem_used(bw_mem_tag tag)
     return atomic_load_explicit(&used[tag], memory_order_relaxed);
 }
 
+/* The number after `key` in a file of "key number" lines, or the first number when key is "". */
+static bool read_number(const char *path, const char *key, uint64_t *out)
+{
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    char line[256];
+    unsigned long long number = 0;
+    bool found = false;
+    while (!found && fgets(line, sizeof line, f))
+        if (strncmp(line, key, strlen(key)) == 0)
+            found = sscanf(line + strlen(key), "%llu", &number) == 1;
+    fclose(f);
+    *out = number;
+    return found;
+}
+
 uint64_t bw_mem_available(void)
 {
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f)
-        return 0;
-    char line[256];
-    unsigned long long kib = 0;
-    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
-        kib = 0;
-    fclose(f);
-    return (uint64_t)kib * 1024;
+    uint64_t available = 0, limit, taken, cache = 0;
+    if (read_number("/proc/meminfo", "MemAvailable:", &available))
+        available *= 1024;
+    if (read_number("/sys/fs/cgroup/memory.max", "", &limit) && read_number("/sys/fs/cgroup/memory.current", "", &taken)) {
+        read_number("/sys/fs/cgroup/memory.stat", "inactive_file ", &cache); /* given back on demand */
+        taken = taken > cache ? taken - cache : 0;
+        const uint64_t left = limit > taken ? limit - taken : 1;
+        available = available && available < left ? available : left;
+    }
+    return available;
 }

@@ -32,7 +32,8 @@ char *bw_mem_strdup(const char *text);
 
 uint64_t bw_mem_used(bw_mem_tag tag); /* bytes live now */
 
-/* Bytes the system could give now without swapping (MemAvailable); 0 when it does not say. */
+/* Bytes the system could give now without swapping: MemAvailable, or what the process's memory limit
+ * (cgroup v2) leaves, whichever is less; 0 when nothing says. */
 uint64_t bw_mem_available(void);
 
 /* Test hook: the n-th allocation from now on (1 = the next) and all later ones fail; 0 turns the

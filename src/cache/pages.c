@@ -93,11 +93,6 @@ int bw_pages_free(const bw_pages *pages)
     return pages->n_free;
 }
 
-int bw_pages_total(const bw_pages *pages)
-{
-    return pages->n_pages;
-}
-
 const bw_kv_layer *bw_pages_layers(const bw_pages *pages)
 {
     return pages->layers;

@@ -33,8 +33,9 @@ int bw_slots_free(const bw_slots *slots);
 
 const bw_gdn_state *bw_slots_layers(const bw_slots *slots); /* [n_layers], lent */
 
-/* Bytes of the committed state (S and window, not pending) of one slot, and copies of it to and from
- * host memory, layer by layer. After a sync. */
+/* Bytes of the stored state (S and window) of one slot, and copies of it to and from host memory,
+ * layer by layer, after a sync. Pending rows are not in it: it is the state after all committed rows
+ * only while bw_sequences.accepted of the slot is 0. */
 uint64_t bw_slots_state_bytes(const bw_slots *slots);
 void bw_slots_save(const bw_slots *slots, int slot, void *host);
 void bw_slots_restore(bw_slots *slots, int slot, const void *host);

@@ -29,7 +29,7 @@ static bw_status hold_pages(bw_engine *e, bw_sequence *s, int n_positions, bw_er
 }
 
 /* Drafts for the step after this one. However many of this step's rows are accepted, the next
- * verify must fit the context and not run past the tokens that are still wanted. */
+ * verify fits the context; plan_decode() cuts it to the tokens that are still wanted then. */
 static int chain_length(bw_engine *e, bw_sequence *s, const bw_span *span)
 {
     if (e->max_drafts == 0)
@@ -38,9 +38,11 @@ static int chain_length(bw_engine *e, bw_sequence *s, const bw_span *span)
     const int last_position = span->first_pos + span->n_rows; /* of the token sampled after full acceptance */
     n = smaller(n, e->options.context - 1 - last_position);
     n = smaller(n, s->max_tokens - (s->n_generated + 1) - 1);
+    n = n > 0 ? smaller(n, e->max_drafts) : 0;
+    s->n_wanted = n;
     if (bw_sequence_in_prompt(s) && n < s->n_draft_logits)
         n = s->n_draft_logits; /* evaluation; bw_engine_submit checked that they fit */
-    return n > 0 ? smaller(n, e->max_drafts) : 0;
+    return n;
 }
 
 static bw_span *add_span(bw_step *step, bw_sequence *s, int n_rows, int n_final)

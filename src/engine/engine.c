@@ -15,6 +15,7 @@
 enum {
     DEFAULT_CONTEXT = 32768,
     DEFAULT_ROWS = 512,
+    LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
     LEAST_LOGITS = 16, /* rows of the logits buffer, so that evaluation works in decent blocks */
     HEAD_TRIAL = 64    /* first drafts after which a head that was never right is reported */
 };
@@ -42,6 +43,9 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
                        "negative", o.context, o.max_seqs, o.max_rows, o.chunk);
     if (o.context == 0)
         o.context = most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
+    if (o.context > LARGEST_CONTEXT)
+        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens, at most %d are possible", o.context,
+                       LARGEST_CONTEXT);
     if (o.context > most)
         return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens is more than the %d that %s was made for: ask "
                        "for at most that", o.context, most, model->path);
@@ -85,14 +89,80 @@ static bw_kv_codec codec_of(bw_kv_type kv)
     return kv == BW_KV_F32 ? BW_CODEC_F32 : BW_CODEC_F16;
 }
 
-/* Bytes of every table of bw_engine in backend memory: bw_engine_create's list, counted. */
-static uint64_t table_bytes(const bw_engine_options *o, const bw_op_limits *l)
+/* A table of the engine: where its pointer goes, and what it takes. */
+typedef struct table {
+    void *where; /* address of the pointer */
+    uint64_t count;
+    size_t size;
+    bool host;   /* in host memory; otherwise in the backend's */
+} table;
+
+enum { MAX_TABLES = 48 };
+
+/* The one list of tables: counted for the plan (with a dummy engine), taken and freed by it. The
+ * sequences' page arrays come last, one block for all. */
+static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, const bw_engine_options *o,
+                       const bw_op_limits *l)
 {
     const uint64_t seqs = (uint64_t)o->max_seqs, rows = (uint64_t)l->max_rows, logits = (uint64_t)l->max_logits;
-    uint64_t bytes = seqs * ((uint64_t)timeline_length(o) + (uint64_t)pages_per_sequence(o) + 1) * sizeof(int32_t);
-    bytes += seqs * (sizeof(bw_sampler) + sizeof(bw_span) + 4 * sizeof(int32_t) + sizeof(bw_row));
-    bytes += rows * (2 * sizeof(bw_row) + sizeof(int32_t) + sizeof(float));
-    bytes += logits * (sizeof(bw_row) + 2 * sizeof(int32_t) + sizeof(float) + BW_MAX_LOGPROBS * sizeof(bw_logprob));
+    bw_sequences *s = &e->seqs;
+    bw_step *d = &e->device, *h = &e->host;
+    bw_results *r = &e->device_result, *hr = &e->result;
+    const table list[] = {
+        { &s->tokens, seqs * (uint64_t)timeline_length(o), sizeof *s->tokens, false },
+        { &s->pages, seqs * (uint64_t)pages_per_sequence(o), sizeof *s->pages, false },
+        { &s->accepted, seqs, sizeof *s->accepted, false },
+        { &s->samplers, seqs, sizeof *s->samplers, false },
+        { &d->rows, rows, sizeof *d->rows, false },
+        { &d->spans, seqs, sizeof *d->spans, false },
+        { &d->logit_index, logits, sizeof *d->logit_index, false },
+        { &d->logit_rows, logits, sizeof *d->logit_rows, false },
+        { &d->scored_index, rows, sizeof *d->scored_index, false },
+        { &d->scored_rows, rows, sizeof *d->scored_rows, false },
+        { &d->chain_spans, seqs, sizeof *d->chain_spans, false },
+        { &r->sampled, logits, sizeof *r->sampled, false },
+        { &r->damaged, logits, sizeof *r->damaged, false },
+        { &r->logprobs, logits, sizeof *r->logprobs, false },
+        { &r->top, logits * BW_MAX_LOGPROBS, sizeof *r->top, false },
+        { &r->n_accepted, seqs, sizeof *r->n_accepted, false },
+        { &r->scores, rows, sizeof *r->scores, false },
+        { &e->draft_index, seqs, sizeof *e->draft_index, false },
+        { &e->draft_rows, seqs, sizeof *e->draft_rows, false },
+        { &e->draft_sampled, seqs, sizeof *e->draft_sampled, false },
+        { &h->rows, rows, sizeof *h->rows, true },
+        { &h->spans, seqs, sizeof *h->spans, true },
+        { &h->logit_index, logits, sizeof *h->logit_index, true },
+        { &h->logit_rows, logits, sizeof *h->logit_rows, true },
+        { &h->scored_index, rows, sizeof *h->scored_index, true },
+        { &h->scored_rows, rows, sizeof *h->scored_rows, true },
+        { &h->scored_owners, rows, sizeof *h->scored_owners, true },
+        { &h->chain_spans, seqs, sizeof *h->chain_spans, true },
+        { &h->chain_lengths, seqs, sizeof *h->chain_lengths, true },
+        { &h->owners, seqs, sizeof *h->owners, true },
+        { &hr->sampled, logits, sizeof *hr->sampled, true },
+        { &hr->damaged, logits, sizeof *hr->damaged, true },
+        { &hr->logprobs, logits, sizeof *hr->logprobs, true },
+        { &hr->top, logits * BW_MAX_LOGPROBS, sizeof *hr->top, true },
+        { &hr->n_accepted, seqs, sizeof *hr->n_accepted, true },
+        { &hr->scores, rows, sizeof *hr->scores, true },
+        { &e->sequences, seqs, sizeof *e->sequences, true },
+        { &e->events, seqs, sizeof *e->events, true },
+        { &e->event_usage, seqs, sizeof *e->event_usage, true },
+        { page_arrays, seqs * (uint64_t)pages_per_sequence(o), sizeof **page_arrays, true },
+    };
+    _Static_assert(BW_COUNT(list) <= MAX_TABLES, "room for every table");
+    memcpy(out, list, sizeof list);
+    return (int)BW_COUNT(list);
+}
+
+static uint64_t table_bytes(const bw_engine_options *o, const bw_op_limits *l)
+{
+    bw_engine dummy;
+    int *pages;
+    table list[MAX_TABLES];
+    uint64_t bytes = 0;
+    for (int i = list_tables(list, &dummy, &pages, o, l) - 1; i >= 0; i--)
+        bytes += list[i].count * list[i].size;
     return bytes;
 }
 
@@ -108,7 +178,7 @@ static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memo
     plan->state_bytes_per_sequence = bw_slots_bytes(&net->gdn, net->config->n_linear, 1, limits.max_pending);
     plan->state = plan->state_bytes_per_sequence * (uint64_t)o->max_seqs;
     plan->scratch = bw_activations_bytes(net, &limits) + table_bytes(o, &limits) +
-                    model->backend->ops->reserve_bytes(model->backend, &limits);
+                    model->backend->ops->reserve_bytes(model->backend, &limits, model->n_threads);
     plan->total = plan->weights + plan->kv + plan->state + plan->scratch;
 }
 
@@ -138,74 +208,52 @@ static bw_status check_memory(const bw_memory_plan *plan, bw_error *err)
 
 /* ---- create and destroy ---------------------------------------------------------------------- */
 
-static void *take(bw_engine *e, uint64_t count, size_t size, bool *failed)
+static bw_status take_tables(bw_engine *e, bw_error *err)
 {
-    void *block = e->backend->ops->alloc(e->backend, count * size, BW_MEM_SCRATCH);
-    *failed |= block == NULL;
-    return block;
-}
-
-static void *take_host(uint64_t count, size_t size, bool *failed)
-{
-    void *block = bw_mem_zalloc(count, size, BW_MEM_SCRATCH);
-    *failed |= block == NULL;
-    return block;
-}
-
-static bool take_tables(bw_engine *e)
-{
-    const uint64_t seqs = (uint64_t)e->options.max_seqs, rows = (uint64_t)e->limits.max_rows;
-    const uint64_t logits = (uint64_t)e->limits.max_logits;
+    table list[MAX_TABLES];
+    const int n = list_tables(list, e, &e->page_arrays, &e->options, &e->limits);
     bool failed = false;
-    bw_sequences *s = &e->seqs;
-    *s = (bw_sequences){ .n_slots = e->options.max_seqs, .context = timeline_length(&e->options),
-                         .max_pages = pages_per_sequence(&e->options) };
-    s->tokens = take(e, seqs * (uint64_t)s->context, sizeof *s->tokens, &failed);
-    s->pages = take(e, seqs * (uint64_t)s->max_pages, sizeof *s->pages, &failed);
-    s->accepted = take(e, seqs, sizeof *s->accepted, &failed);
-    s->samplers = take(e, seqs, sizeof *s->samplers, &failed);
+    for (int i = 0; i < n; i++) {
+        void *block = list[i].host ? bw_mem_zalloc(list[i].count, list[i].size, BW_MEM_SCRATCH)
+                                   : e->backend->ops->alloc(e->backend, list[i].count * list[i].size, BW_MEM_SCRATCH);
+        memcpy(list[i].where, &block, sizeof block);
+        failed |= block == NULL;
+    }
+    if (failed)
+        return bw_fail_memory(err, "engine tables", (size_t)table_bytes(&e->options, &e->limits));
+    e->seqs.n_slots = e->options.max_seqs;
+    e->seqs.context = timeline_length(&e->options);
+    e->seqs.max_pages = pages_per_sequence(&e->options);
+    for (int i = 0; i < e->options.max_seqs; i++)
+        e->sequences[i].pages = e->page_arrays + (size_t)i * (size_t)e->seqs.max_pages;
+    return BW_OK;
+}
 
-    bw_step *d = &e->device, *h = &e->host;
-    d->rows = take(e, rows, sizeof *d->rows, &failed);
-    d->spans = take(e, seqs, sizeof *d->spans, &failed);
-    d->logit_index = take(e, logits, sizeof *d->logit_index, &failed);
-    d->logit_rows = take(e, logits, sizeof *d->logit_rows, &failed);
-    d->scored_index = take(e, rows, sizeof *d->scored_index, &failed);
-    d->scored_rows = take(e, rows, sizeof *d->scored_rows, &failed);
-    d->chain_spans = take(e, seqs, sizeof *d->chain_spans, &failed);
-    h->rows = take_host(rows, sizeof *h->rows, &failed);
-    h->spans = take_host(seqs, sizeof *h->spans, &failed);
-    h->logit_index = take_host(logits, sizeof *h->logit_index, &failed);
-    h->logit_rows = take_host(logits, sizeof *h->logit_rows, &failed);
-    h->scored_index = take_host(rows, sizeof *h->scored_index, &failed);
-    h->scored_rows = take_host(rows, sizeof *h->scored_rows, &failed);
-    h->scored_owners = take_host(rows, sizeof *h->scored_owners, &failed);
-    h->chain_spans = take_host(seqs, sizeof *h->chain_spans, &failed);
-    h->chain_lengths = take_host(seqs, sizeof *h->chain_lengths, &failed);
-    h->owners = take_host(seqs, sizeof *h->owners, &failed);
+static void free_tables(bw_engine *e)
+{
+    table list[MAX_TABLES];
+    for (int i = list_tables(list, e, &e->page_arrays, &e->options, &e->limits) - 1; i >= 0; i--) {
+        void *block;
+        memcpy(&block, list[i].where, sizeof block);
+        if (list[i].host)
+            bw_mem_free(block);
+        else if (e->backend)
+            e->backend->ops->free(e->backend, block);
+    }
+}
 
-    bw_results *r = &e->device_result, *hr = &e->result;
-    r->sampled = take(e, logits, sizeof *r->sampled, &failed);
-    r->logprobs = take(e, logits, sizeof *r->logprobs, &failed);
-    r->top = take(e, logits * BW_MAX_LOGPROBS, sizeof *r->top, &failed);
-    r->n_accepted = take(e, seqs, sizeof *r->n_accepted, &failed);
-    r->scores = take(e, rows, sizeof *r->scores, &failed);
-    hr->sampled = take_host(logits, sizeof *hr->sampled, &failed);
-    hr->logprobs = take_host(logits, sizeof *hr->logprobs, &failed);
-    hr->top = take_host(logits * BW_MAX_LOGPROBS, sizeof *hr->top, &failed);
-    hr->n_accepted = take_host(seqs, sizeof *hr->n_accepted, &failed);
-    hr->scores = take_host(rows, sizeof *hr->scores, &failed);
-
-    e->draft_index = take(e, seqs, sizeof *e->draft_index, &failed);
-    e->draft_rows = take(e, seqs, sizeof *e->draft_rows, &failed);
-    e->draft_sampled = take(e, seqs, sizeof *e->draft_sampled, &failed);
-
-    e->sequences = take_host(seqs, sizeof *e->sequences, &failed);
-    e->events = take_host(seqs, sizeof *e->events, &failed);
-    e->event_usage = take_host(seqs, sizeof *e->event_usage, &failed);
-    for (uint64_t i = 0; i < seqs && !failed; i++)
-        e->sequences[i].pages = take_host((uint64_t)s->max_pages, sizeof(int), &failed);
-    return !failed;
+/* Ids of the model that are no tokens though later ones are. Usually none. */
+static bw_status take_holes(bw_engine *e, bw_error *err)
+{
+    const size_t bytes = (size_t)e->model->n_holes * sizeof *e->holes;
+    e->n_holes = e->model->n_holes;
+    if (e->n_holes == 0)
+        return BW_OK;
+    e->holes = e->backend->ops->alloc(e->backend, bytes, BW_MEM_MISC);
+    if (!e->holes)
+        return bw_fail_memory(err, "engine: ids that are no tokens", bytes);
+    e->backend->ops->upload(e->backend, e->holes, e->model->holes, bytes);
+    return BW_OK;
 }
 
 bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_options *options, bw_error *err)
@@ -233,12 +281,9 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
                               bw_net_kv_layers(e->net, e->max_drafts > 0),
                               pages_per_sequence(&e->options) * e->options.max_seqs, err)) ||
         (st = bw_slots_create(&e->slots, e->backend, &e->net->gdn, e->net->config->n_linear, e->options.max_seqs,
-                              e->max_drafts, err)))
+                              e->max_drafts, err)) ||
+        (st = take_tables(e, err)) || (st = take_holes(e, err)))
         goto fail;
-    if (!take_tables(e)) {
-        st = bw_fail_memory(err, "engine tables", (size_t)table_bytes(&e->options, &e->limits));
-        goto fail;
-    }
     *out = e;
     return BW_OK;
 fail:
@@ -259,33 +304,17 @@ void bw_engine_destroy(bw_engine *e)
 {
     if (!e)
         return;
-    if (e->sequences)
-        for (int i = 0; i < e->options.max_seqs; i++) {
-            if (e->sequences[i].id)
-                end_sequence(e, &e->sequences[i]);
-            bw_mem_free(e->sequences[i].pages);
-        }
-    bw_step *d = &e->device, *h = &e->host;
-    bw_results *r = &e->device_result, *hr = &e->result;
-    if (e->backend) {
-        void *const device[] = { e->seqs.tokens, e->seqs.pages,  e->seqs.accepted, e->seqs.samplers, d->rows,
-                                 d->spans,       d->logit_index, d->logit_rows,    d->scored_index,  d->scored_rows,
-                                 d->chain_spans, r->sampled,     r->logprobs,      r->top,           r->n_accepted,
-                                 r->scores,      e->draft_index, e->draft_rows,    e->draft_sampled };
-        for (size_t i = 0; i < BW_COUNT(device); i++)
-            e->backend->ops->free(e->backend, device[i]);
-        bw_activations_destroy(&e->buf, e->backend);
-    }
-    void *const host[] = { h->rows,          h->spans,         h->logit_index, h->logit_rows,    h->scored_index,
-                           h->scored_rows,   h->scored_owners, h->chain_spans, h->chain_lengths, h->owners,
-                           hr->sampled,      hr->logprobs,     hr->top,        hr->n_accepted,   hr->scores,
-                           e->sequences,     e->events,        e->event_usage };
-    for (size_t i = 0; i < BW_COUNT(host); i++)
-        bw_mem_free(host[i]);
+    for (int i = 0; e->sequences && i < e->options.max_seqs; i++)
+        if (e->sequences[i].id)
+            end_sequence(e, &e->sequences[i]);
+    free_tables(e);
     bw_pages_destroy(e->pages);
     bw_slots_destroy(e->slots);
-    if (e->backend)
+    if (e->backend) {
+        e->backend->ops->free(e->backend, e->holes);
+        bw_activations_destroy(&e->buf, e->backend);
         e->backend->ops->destroy(e->backend);
+    }
     bw_mem_free(e);
 }
 
@@ -343,6 +372,9 @@ static bw_status check_request(const bw_engine *e, const bw_request *r, bw_error
     if (r->n_draft_logits > 0 && r->n_prompt + r->n_draft_logits > context)
         return bw_fail(err, BW_E_LIMIT, "draft logits: %d prompt tokens and %d drafts do not fit the context of %d",
                        r->n_prompt, r->n_draft_logits, context);
+    if (r->n_stop_tokens < 0 || (r->n_stop_tokens > 0 && !r->stop_tokens))
+        return bw_fail(err, BW_E_ARGUMENT, "stop tokens: %d of them %s, expected a list", r->n_stop_tokens,
+                       r->stop_tokens ? "given" : "at no address");
     if (r->n_logprobs > BW_MAX_LOGPROBS)
         return bw_fail(err, BW_E_ARGUMENT, "logprobs: %d alternatives, at most %d are possible", r->n_logprobs,
                        BW_MAX_LOGPROBS);
@@ -405,11 +437,22 @@ bw_status bw_engine_submit(bw_engine *e, const bw_request *r, bw_seq_id *id, bw_
     return BW_OK;
 }
 
+/* Those nobody has taken yet. */
+static void drop_events(bw_engine *e, bw_seq_id id)
+{
+    int kept = e->next_event;
+    for (int i = e->next_event; i < e->n_events; i++)
+        if (e->events[i].id != id)
+            e->events[kept++] = e->events[i];
+    e->n_events = kept;
+}
+
 bool bw_engine_cancel(bw_engine *e, bw_seq_id id)
 {
     for (int i = 0; i < e->options.max_seqs; i++)
         if (id != 0 && e->sequences[i].id == id) {
             end_sequence(e, &e->sequences[i]);
+            drop_events(e, id);
             return true;
         }
     return false;
@@ -518,19 +561,37 @@ static void settle_span(bw_engine *e, int i, double seconds)
         end_sequence(e, s);
 }
 
-/* Log-probabilities of the prompt: row p scores the token at p + 1. */
-static void settle_scores(bw_engine *e)
+static bw_status damaged_weights(const bw_engine *e, int position, bw_error *err)
 {
+    return bw_fail(err, BW_E_FORMAT, "%s: the logits after position %d are not all finite numbers: weights are damaged (or "
+                   "overflow); compare the files' sha256 with the published ones", e->model->path, position);
+}
+
+/* Whether every row whose token would be used was made of numbers. */
+static bw_status check_span(bw_engine *e, int i, bw_error *err)
+{
+    const bw_span *span = &e->host.spans[i];
+    for (int j = 0; span->sample && j <= e->result.n_accepted[i]; j++)
+        if (e->result.damaged[span->first_logit + j])
+            return damaged_weights(e, e->host.logit_rows[span->first_logit + j].pos, err);
+    return BW_OK;
+}
+
+/* Log-probabilities of the prompt: row p scores the token at p + 1. */
+static bw_status settle_scores(bw_engine *e, bw_error *err)
+{
+    bw_status st = BW_OK;
     for (int i = 0; i < e->host.n_scored; i++) {
         const bw_sequence *s = e->host.scored_owners[i];
         const int pos = e->host.scored_rows[i].pos;
-        if (!s->prompt_logprobs)
-            continue;
-        if (pos == 0)
+        if (pos + 1 < s->n_prompt && !isfinite(e->result.scores[i]) && !st)
+            st = damaged_weights(e, pos, err);
+        if (s->prompt_logprobs && pos == 0)
             s->prompt_logprobs[0] = 0;
-        if (pos + 1 < s->n_prompt)
+        if (s->prompt_logprobs && pos + 1 < s->n_prompt)
             s->prompt_logprobs[pos + 1] = e->result.scores[i];
     }
+    return st;
 }
 
 bw_status bw_engine_step(bw_engine *e, bw_error *err)
@@ -542,16 +603,23 @@ bw_status bw_engine_step(bw_engine *e, bw_error *err)
     const uint64_t start = bw_clock_ns();
     bw_step_run(e);
     const double seconds = (double)(bw_clock_ns() - start) * 1e-9;
-    settle_scores(e);
-    for (int i = 0; i < e->host.n_spans; i++)
-        settle_span(e, i, seconds);
+    st = settle_scores(e, err);
+    for (int i = 0; i < e->host.n_spans; i++) {
+        const bw_status damaged = check_span(e, i, err);
+        if (damaged) {
+            end_sequence(e, e->host.owners[i]);
+            st = damaged;
+        } else {
+            settle_span(e, i, seconds);
+        }
+    }
     /* The chains' drafts stand in the timelines of the sequences that go on. */
     for (int i = 0; i < e->host.n_chains; i++) {
         bw_sequence *s = e->host.owners[e->host.chain_spans[i]];
         if (s->id)
-            s->n_drafts = e->host.chain_lengths[i];
+            s->n_drafts = s->n_wanted;
     }
-    return BW_OK;
+    return st;
 }
 
 bool bw_engine_event(bw_engine *e, bw_event *event)

@@ -41,13 +41,16 @@ typedef struct bw_results {
     float *logprobs;     /* [max_logits] */
     bw_logprob *top;     /* [max_logits, BW_MAX_LOGPROBS] */
     int32_t *n_accepted; /* [max_spans] */
+    int32_t *damaged;    /* [max_logits] 1: the row was not finite */
     float *scores;       /* [max_rows] */
 } bw_results;
 
 struct bw_engine {
     bw_model *model;
     const bw_net *net;
-    int n_tokens; /* ids below are tokens */
+    int n_tokens; /* ids below are tokens, but for the holes */
+    int32_t *holes; /* backend [n_holes] */
+    int n_holes;
     bw_backend *backend;
     bw_engine_options options; /* as resolved */
     bw_memory_plan plan;
@@ -65,6 +68,7 @@ struct bw_engine {
     int32_t *draft_sampled;     /* backend [max_spans] */
 
     bw_sequence *sequences; /* [max_seqs] */
+    int *page_arrays;       /* [max_seqs, max_pages] what sequences[i].pages point into */
     bw_seq_id next_id;
     bw_event *events; /* [max_seqs] of the last step */
     bw_usage *event_usage;

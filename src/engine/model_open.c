@@ -93,6 +93,25 @@ static void note_mtp(bw_model *m, bool ignored)
         bw_log(BW_LOG_WARNING, "%s", m->mtp_note);
 }
 
+/* Ids between tokens that are none themselves: added tokens somebody took out, say. */
+static bw_status find_holes(bw_model *m, bw_error *err)
+{
+    const int n = m->text ? bw_text_source_n_tokens(m->text) : 0, all = n < m->config.vocab ? n : m->config.vocab;
+    const bw_tokenizer *tokenizer = m->text ? bw_text_source_tokenizer(m->text) : NULL;
+    int count = 0;
+    for (int id = 0; id < all; id++)
+        count += !bw_tokenizer_is_token(tokenizer, id);
+    if (count == 0)
+        return BW_OK;
+    m->holes = bw_mem_alloc((size_t)count * sizeof *m->holes, BW_MEM_TEXT);
+    if (!m->holes)
+        return bw_fail_memory(err, "ids that are no tokens", (size_t)count * sizeof *m->holes);
+    for (int id = 0; id < all; id++)
+        if (!bw_tokenizer_is_token(tokenizer, id))
+            m->holes[m->n_holes++] = id;
+    return BW_OK;
+}
+
 static void fill_info(bw_model *m, double load_s)
 {
     const bw_config *c = &m->config;
@@ -131,6 +150,8 @@ bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options
     if ((st = open_weights(m, o, err)) ||
         (st = bw_text_source_open_checkpoint(&m->text, m->checkpoint, m->text_note, sizeof m->text_note, err)))
         goto fail;
+    if ((st = find_holes(m, err)))
+        goto fail;
     note_types(m);
     note_mtp(m, o->ignore_mtp);
     fill_info(m, (double)(bw_clock_ns() - start) * 1e-9);
@@ -145,6 +166,7 @@ void bw_model_close(bw_model *m)
 {
     if (!m)
         return;
+    bw_mem_free(m->holes);
     bw_text_source_close(m->text);
     bw_net_destroy(m->net);
     if (m->backend)

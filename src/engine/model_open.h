@@ -16,6 +16,8 @@ struct bw_model {
     int n_threads;
     bw_net *net;
     bw_text_source *text; /* NULL: none came with the model */
+    int32_t *holes;       /* [n_holes] ids below info.n_tokens that are no tokens */
+    int n_holes;
     bw_model_info info;
     char mtp_note[1100], text_note[1100], multiply_note[512];
 };

@@ -17,8 +17,9 @@ typedef struct bw_sequence {
     int n_prompt, n_generated, max_tokens;
     int n_rows;   /* positions 0 .. n_rows - 1 are committed in KV and state */
     int n_drafts; /* drafts in the timeline after the token at position n_rows */
+    int n_wanted; /* of those that this step will draft, how many the next one verifies */
 
-    int *pages; /* [max_pages] page ids held, position order; -1 past n_pages */
+    int *pages; /* [max_pages] page ids held, position order */
     int n_pages;
 
     int32_t *stop_tokens;

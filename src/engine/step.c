@@ -23,7 +23,8 @@ static void sample_rows(bw_engine *e)
     bw_forward_logits(e->net, be, &e->buf, e->device.logit_index, e->host.n_logits);
     be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->device.logit_rows, .n_rows = e->host.n_logits,
                                            .ahead = 1, .logits = e->buf.logits, .vocab = e->limits.vocab,
-                                           .n_tokens = e->n_tokens, .tokens = e->device_result.sampled,
+                                           .n_tokens = e->n_tokens, .holes = e->holes, .n_holes = e->n_holes,
+                                           .tokens = e->device_result.sampled, .damaged = e->device_result.damaged,
                                            .logprobs = wanted ? e->device_result.logprobs : NULL,
                                            .top = wanted ? e->device_result.top : NULL,
                                            .max_top = BW_MAX_LOGPROBS });
@@ -73,7 +74,8 @@ static void draft_tokens(bw_engine *e, int j, int n)
     }
     be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->draft_rows, .n_rows = n, .ahead = 2,
                                            .logits = e->buf.logits, .vocab = e->limits.vocab,
-                                           .n_tokens = e->n_tokens, .tokens = e->draft_sampled });
+                                           .n_tokens = e->n_tokens, .holes = e->holes, .n_holes = e->n_holes,
+                                           .tokens = e->draft_sampled });
     be->ops->push_drafts(be, &e->seqs, e->draft_rows, e->draft_sampled, n);
 }
 
@@ -98,6 +100,7 @@ static void download_results(bw_engine *e)
     const bw_step *h = &e->host;
     const size_t n = (size_t)h->n_logits;
     be->ops->download(be, e->result.sampled, e->device_result.sampled, n * sizeof *e->result.sampled);
+    be->ops->download(be, e->result.damaged, e->device_result.damaged, n * sizeof *e->result.damaged);
     be->ops->download(be, e->result.n_accepted, e->device_result.n_accepted,
                       (size_t)h->n_spans * sizeof *e->result.n_accepted);
     if (h->logprobs) {

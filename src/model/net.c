@@ -216,7 +216,6 @@ bw_op_limits bw_net_limits(const bw_net *net, int max_rows, int max_spans, int m
                             .max_pending = max_pending, .hidden = c->hidden, .vocab = c->vocab,
                             .attn = net->attn, .gdn = net->gdn, .moe = net->moe };
     limits.max_cols = larger(larger(net->has_mtp ? 2 * c->hidden : c->hidden, heads), larger(values, ffn));
-    limits.max_out = larger(larger(2 * heads, c->conv_dim), larger(ffn, c->hidden));
     return limits;
 }
 

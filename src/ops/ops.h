@@ -178,11 +178,13 @@ typedef struct bw_moe_args {
  * p = rows[i].pos + ahead, from the timeline up to p - 1 (penalties look at drafts there too).
  * The sampler of rows[i].slot, in this order: repetition penalty over positions 0 .. p - 1, presence
  * and frequency over n_prompt .. p - 1; temperature; top-k; top-p; min-p; then the largest of
- * log-probability + Gumbel noise of (seed, p, id) (docs/sampling.md). Ids from n_tokens on are never
- * chosen, unless the sampler says any_row. Temperature 0: the largest, ties to the lower id.
+ * log-probability + Gumbel noise of (seed, p, id) (docs/sampling.md). Ids from n_tokens on, and
+ * holes, are never chosen, unless the sampler says any_row. Temperature 0: the largest, ties to the lower id.
  * tokens [n] out. logprobs [n] and top [n, max_top] (id and value, most probable first; ties to the
  * lower id): natural logarithms of the softmax of the raw logits over ids below n_tokens; written
- * for rows whose sampler asks for n_logprobs >= 0 (top: that many). May be NULL. */
+ * for rows whose sampler asks for n_logprobs >= 0 (top: that many). May be NULL.
+ * damaged [n] (may be NULL): 1 where the row holds a value that is not finite, which whole weights
+ * never give; a token is chosen all the same, so that the step can go on to its end. */
 typedef struct bw_sample_args {
     const bw_sequences *seqs;
     const bw_row *rows;
@@ -190,7 +192,10 @@ typedef struct bw_sample_args {
     int ahead;           /* 1 for the model, 2 for the MTP head */
     const float *logits; /* [n, vocab] */
     int vocab, n_tokens;
+    const int32_t *holes; /* [n_holes] ids below n_tokens that are no tokens either */
+    int n_holes;
     int32_t *tokens;
+    int32_t *damaged;
     float *logprobs;
     bw_logprob *top;
     int max_top;
@@ -220,7 +225,6 @@ typedef struct bw_accept_args {
 typedef struct bw_op_limits {
     int max_rows, max_spans, max_logits, max_pending;
     int hidden, max_cols; /* max_cols: the widest input row of any matrix */
-    int max_out;          /* the widest output row of any matrix but the head */
     int vocab;
     bw_attn_shape attn;
     bw_gdn_shape gdn;
@@ -248,8 +252,9 @@ typedef struct bw_ops {
                        bool int8, const char **note, bw_error *err);
     void (*unplace)(bw_backend *be, bw_weight *weight);
 
-    /* Scratch for all operations up to these limits; again replaces the old. */
-    uint64_t (*reserve_bytes)(const bw_backend *be, const bw_op_limits *limits);
+    /* Scratch for all operations up to these limits; again replaces the old. The bytes a backend of
+     * n_threads takes. */
+    uint64_t (*reserve_bytes)(const bw_backend *be, const bw_op_limits *limits, int n_threads);
     bw_status (*reserve)(bw_backend *be, const bw_op_limits *limits, bw_error *err);
 
     /* x[r] = table row of the token at position rows[r].pos + ahead of rows[r].slot */

@@ -167,7 +167,7 @@ TEST(extreme_codes_do_not_saturate)
 static bw_op_limits limits_for(int rows, int hidden, int out)
 {
     return (bw_op_limits){ .max_rows = rows, .max_spans = 1, .max_logits = rows, .hidden = hidden, .max_cols = hidden,
-                           .max_out = out, .vocab = out, .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
+                           .vocab = out, .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
                            .gdn = { 1, 1, 16, 16, 4, 48, false, 1e-6f } };
 }
 
@@ -349,7 +349,7 @@ TEST(reserve_takes_the_bytes_it_announced)
     limits.moe = (bw_moe_shape){ 8, 3, 64, 32 };
     check_ok(bw_cpu_backend_create(&be, 2, NULL, &err), err);
     check_ok(be->ops->reserve(be, &limits, &err), err);
-    check_int(bw_mem_used(BW_MEM_SCRATCH), be->ops->reserve_bytes(be, &limits));
+    check_int(bw_mem_used(BW_MEM_SCRATCH), be->ops->reserve_bytes(be, &limits, 2));
     be->ops->destroy(be);
 }
 

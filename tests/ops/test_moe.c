@@ -42,7 +42,7 @@ static void run_case(const moe_case *m, const char *level, int threads, int firs
     const int widest = m->hidden > m->shape.ffn ? m->hidden : m->shape.ffn;
     const bw_op_limits limits = { .max_rows = n, .max_logits = 1, .max_spans = 1, .hidden = m->hidden,
                                   .max_cols = widest > m->shape.shared_ffn ? widest : m->shape.shared_ffn,
-                                  .max_out = widest, .vocab = 16, .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
+                                  .vocab = 16, .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
                                   .gdn = { 1, 1, 16, 16, 4, 48, false, 1e-6f }, .moe = m->shape };
     bw_moe_args args = m->args;
     args.shape = &m->shape;

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "base/mem.h"
 #include "lib/tiny_model.h"
 
 enum { CONTEXT = 400, PROMPT = 90, ANSWER = 60 };
@@ -180,7 +181,9 @@ static void visit_batch(bw_model *model, const subject *s)
             bw_seq_id full;
             check_error(bw_engine_submit(engine, &requests[0], &full, &err), BW_E_BUSY, err, "3 sequences");
         }
+        bw_mem_fail_at(1); /* a step must not allocate */
         check_ok(bw_engine_step(engine, &err), err);
+        check(!bw_mem_fail_at(0));
         for (bw_event event; bw_engine_event(engine, &event);) {
             keep_event(event.user, &event);
             live -= event.finish != BW_FINISH_NONE;

@@ -102,11 +102,10 @@ static bw_cpu_needs all_needs(const bw_cpu *cpu, const bw_op_limits *limits)
     return most;
 }
 
-static uint64_t backend_reserve_bytes(const bw_backend *be, const bw_op_limits *limits)
+static uint64_t backend_reserve_bytes(const bw_backend *be, const bw_op_limits *limits, int n_threads)
 {
-    const bw_cpu *cpu = (const bw_cpu *)be;
-    const bw_cpu_needs needs = all_needs(cpu, limits);
-    return (uint64_t)needs.arena + (uint64_t)cpu->base.n_threads * needs.per_thread;
+    const bw_cpu_needs needs = all_needs((const bw_cpu *)be, limits);
+    return (uint64_t)needs.arena + (uint64_t)n_threads * needs.per_thread;
 }
 
 static bw_status backend_reserve(bw_backend *be, const bw_op_limits *limits, bw_error *err)

@@ -82,6 +82,31 @@ static const float *penalised(const bw_sampler *s, const float *x, int n, const 
     return scratch.x;
 }
 
+/* Ids that are no tokens although others after them are: rare, so the row is copied only then. */
+static const float *without_holes(const float *x, int n, const bw_sample_args *args, row_scratch scratch)
+{
+    if (args->n_holes == 0)
+        return x;
+    if (x != scratch.x)
+        memcpy(scratch.x, x, (size_t)n * sizeof *x);
+    for (int i = 0; i < args->n_holes; i++)
+        scratch.x[args->holes[i]] = -INFINITY;
+    return scratch.x;
+}
+
+/* x * 0 is 0 for every finite number and NaN for all else. */
+static bool all_finite(const float *x, int n)
+{
+    float sums[4] = { 0 };
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int j = 0; j < 4; j++)
+            sums[j] += x[i + j] * 0;
+    for (; i < n; i++)
+        sums[0] += x[i] * 0;
+    return sums[0] + sums[1] + sums[2] + sums[3] == 0;
+}
+
 /* ---- candidates ------------------------------------------------------------------------------ */
 
 /* The order of candidates: larger first, ties to the lower id. */
@@ -372,6 +397,10 @@ static void sample_row(void *arg, int i, int thread)
     assert(position <= args->seqs->context);
 
     const float *adjusted = penalised(sampler, x, n, tokens, position, scratch);
+    if (!sampler->any_row)
+        adjusted = without_holes(adjusted, n, args, scratch);
+    if (args->damaged)
+        args->damaged[i] = !all_finite(x, args->vocab);
     args->tokens[i] = choose(work->cpu, sampler, adjusted, n, position, scratch);
     if (sampler->n_logprobs < 0 || (!args->logprobs && !args->top))
         return;
