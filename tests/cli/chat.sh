@@ -5,6 +5,10 @@ if ! command -v script >/dev/null; then
     echo "skip chat: no script(1) here"
     exit 0
 fi
+if [ "$(timeout 10 script -qec 'echo here' /dev/null </dev/null 2>/dev/null | tr -d '\r')" != here ]; then
+    echo "skip chat: no pseudo-terminal to be had here (a chroot without /dev/pts?)"
+    exit 0
+fi
 # chat OPTIONS: types what the function `keys` writes, the screen goes to $work/screen
 chat() {
     keys | timeout 120 script -qec "./bellwether run models/lamb $*; echo status \$?" /dev/null >"$work/screen" 2>&1
