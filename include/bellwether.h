@@ -261,7 +261,7 @@ typedef struct bw_usage {
     int prompt_tokens, generated_tokens;
     double prefill_s, decode_s; /* time of the steps this sequence took part in */
     int prefill_steps, decode_steps;
-    int draft_n;                /* drafts a verify asked for: the fixed number, or the last auto */
+    int draft_n;                /* drafts a verify had: the fixed number, or the most that auto chose */
     int64_t verifies;           /* decode steps with at least one draft */
     int64_t drafted;
     /* [j]: verifies in which drafts 1 to j + 1 were all accepted */

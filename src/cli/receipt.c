@@ -16,7 +16,8 @@ void bw_receipt_add(bw_receipt *receipt, const bw_usage *usage, int n_tokens)
     receipt->decoded += usage->generated_tokens > 1 ? usage->generated_tokens - 1 : 0;
     receipt->prefill_s += usage->prefill_s;
     receipt->decode_s += usage->decode_s;
-    receipt->draft_n = usage->draft_n;
+    if (usage->draft_n > receipt->draft_n)
+        receipt->draft_n = usage->draft_n;
     receipt->verifies += usage->verifies;
     for (int i = 0; i < BW_MAX_DRAFTS; i++)
         receipt->accepted_by_position[i] += usage->accepted_by_position[i];
@@ -35,16 +36,6 @@ static double tokens_per_verify(const bw_receipt *r)
     return r->verifies ? 1 + (double)accepted / (double)r->verifies : NAN;
 }
 
-/* Positions worth showing: those drafted by a fixed number, and all that were ever accepted. */
-static int n_positions(const bw_receipt *r)
-{
-    int n = r->verifies ? r->draft_n : 0;
-    for (int i = n; i < BW_MAX_DRAFTS; i++)
-        if (r->accepted_by_position[i])
-            n = i + 1;
-    return n < BW_MAX_DRAFTS ? n : BW_MAX_DRAFTS;
-}
-
 static void print_rate(int64_t n, double rate)
 {
     if (isfinite(rate))
@@ -61,11 +52,11 @@ static void print_drafts(const bw_receipt *r)
         return;
     }
     if (r->setup->draft == BW_DRAFT_AUTO)
-        fprintf(stderr, "  drafts     auto, at last %d ahead, ", r->draft_n);
+        fprintf(stderr, "  drafts     auto, up to %d ahead, ", r->draft_n);
     else
         fprintf(stderr, "  drafts     %d ahead, ", r->draft_n);
     fprintf(stderr, "%" PRId64 " verifies, accepted", r->verifies);
-    for (int i = 0; i < n_positions(r); i++)
+    for (int i = 0; i < r->draft_n; i++)
         fprintf(stderr, "%s%.2f", i ? " / " : " ", (double)r->accepted_by_position[i] / (double)r->verifies);
     fprintf(stderr, ", %.2f tokens per verify\n", tokens_per_verify(r));
 }
@@ -143,7 +134,7 @@ struct json_object *bw_json_number(double value, int digits)
 static struct json_object *draft_json(const bw_receipt *r)
 {
     struct json_object *draft = json_object_new_object(), *accepted = json_object_new_array();
-    for (int i = 0; i < n_positions(r); i++)
+    for (int i = 0; i < r->draft_n; i++)
         json_object_array_add(accepted, json_object_new_int64(r->accepted_by_position[i]));
     json_object_object_add(draft, "n", json_object_new_int(r->draft_n));
     json_object_object_add(draft, "verifies", json_object_new_int64(r->verifies));

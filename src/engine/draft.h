@@ -11,7 +11,8 @@
 typedef struct bw_draft_policy {
     int request;                       /* BW_DRAFT_AUTO, 0, or a fixed number */
     float accept[BW_MAX_DRAFTS];       /* [j]: P(draft j + 1 accepted | those before were), smoothed */
-    int idle_steps;                    /* steps without drafts since the last one with */
+    int tried[BW_MAX_DRAFTS];          /* verifies behind accept[j], up to those that count */
+    int idle_steps, probe_after;       /* steps without drafts so far; until one is tried again */
 } bw_draft_policy;
 
 void bw_draft_init(bw_draft_policy *policy, int request);

@@ -425,6 +425,7 @@ bw_status bw_engine_submit(bw_engine *e, const bw_request *r, bw_seq_id *id, bw_
                         .n_draft_logits = r->n_draft_logits, .force_drafts = r->force_drafts,
                         .force_arg = r->force_arg };
     s->usage.prompt_tokens = r->n_prompt;
+    s->usage.draft_n = e->max_drafts > 0 && r->draft > 0 ? r->draft : 0;
     s->slot = bw_slots_take(e->slots);
     assert(s->slot >= 0); /* as many slots as entries */
     bw_draft_init(&s->policy, e->max_drafts > 0 ? r->draft : BW_DRAFT_OFF);
@@ -478,9 +479,9 @@ static bool is_stop(const bw_sequence *s, int32_t token)
 
 static void count_verify(bw_engine *e, bw_sequence *s, int n_drafts, int n_accepted)
 {
-    s->usage.draft_n = s->policy.request != BW_DRAFT_AUTO ? s->policy.request : n_drafts;
     if (n_drafts == 0)
         return;
+    s->usage.draft_n = n_drafts > s->usage.draft_n ? n_drafts : s->usage.draft_n;
     s->usage.verifies++;
     s->usage.drafted += n_drafts;
     for (int j = 0; j < n_accepted; j++)

@@ -8,6 +8,14 @@
 
 enum { JSON_MAX_DEPTH = 64, JSON_MAX_BYTES = 256 << 20 };
 
+static bool begins_an_object(const unsigned char *data, uint64_t bytes)
+{
+    uint64_t i = 0;
+    while (i < bytes && data[i] && strchr(" \t\r\n", data[i]))
+        i++;
+    return i < bytes && data[i] == '{';
+}
+
 bw_status bw_json_read(const char *path, const unsigned char *data, uint64_t bytes, struct json_object **out, bw_error *err)
 {
     *out = NULL;
@@ -30,6 +38,8 @@ bw_status bw_json_read(const char *path, const unsigned char *data, uint64_t byt
         st = bw_fail(err, BW_E_FORMAT, "%s: byte %zu: not valid JSON (%s)", path, at, json_tokener_error_desc(problem));
     else if (at < bytes)
         st = bw_fail(err, BW_E_FORMAT, "%s: byte %zu: text follows the end of the JSON", path, at);
+    else if (!json_object_is_type(object, json_type_object) && begins_an_object(data, bytes))
+        st = bw_fail_memory(err, path, (size_t)bytes); /* json-c reports success when it could not get memory */
     else if (!json_object_is_type(object, json_type_object))
         st = bw_fail(err, BW_E_FORMAT, "%s: a JSON object is expected", path);
     if (st)

@@ -717,6 +717,27 @@ static void resolve_mtp(resolver *r, bw_weights *w)
     w->mtp_state = BW_MTP_COMPLETE;
 }
 
+/* Of the tensors that are there, those that cannot be used: packed, misshapen or of a strange type. */
+static int count_unusable_mtp(const resolver *r, const bw_weights *w)
+{
+    const bw_mtp_weights *m = &w->mtp;
+    const bw_layer_weights *l = &m->layer;
+    const void *const used[] = { m->fc.data, m->norm_embedding, m->norm_hidden, m->norm, l->input_norm, l->post_norm,
+                                 l->attention.q.data, l->attention.k.data, l->attention.v.data, l->attention.o.data,
+                                 l->attention.q_norm, l->attention.k_norm };
+    const void *const dense[] = { l->ffn.gate.data, l->ffn.up.data, l->ffn.down.data };
+    const void *const moe[] = { l->moe.router.data, l->moe.shared_gate, l->moe.shared.gate.data, l->moe.shared.up.data,
+                                l->moe.shared.down.data };
+    int usable = r->config->moe ? count_expert_tensors((resolver *)r, r->config->n_layers) : 0;
+    for (size_t i = 0; i < BW_COUNT(used); i++)
+        usable += used[i] != NULL;
+    for (size_t i = 0; !r->config->moe && i < BW_COUNT(dense); i++)
+        usable += dense[i] != NULL;
+    for (size_t i = 0; r->config->moe && i < BW_COUNT(moe); i++)
+        usable += moe[i] != NULL;
+    return w->mtp_found > usable ? w->mtp_found - usable : 0;
+}
+
 static bw_status finish_mtp(resolver *r, bw_weights *w, bool ignore, bw_error *err)
 {
     char text[900];
@@ -726,9 +747,10 @@ static bw_status finish_mtp(resolver *r, bw_weights *w, bool ignore, bw_error *e
         return BW_OK;
     }
     write_problems(&r->mtp, text, sizeof text);
+    w->mtp_found -= count_unusable_mtp(r, w);
     memset(&w->mtp, 0, sizeof w->mtp);
     w->mtp_state = BW_MTP_BROKEN;
-    snprintf(w->mtp_problem, sizeof w->mtp_problem, "%d of %d MTP tensors found: %s", w->mtp_found, w->mtp_expected, text);
+    snprintf(w->mtp_problem, sizeof w->mtp_problem, "%d of %d MTP tensors can be used: %s", w->mtp_found, w->mtp_expected, text);
     if (ignore)
         return BW_OK;
     return bw_fail(err, r->mtp.st, "%.100s: the MTP head cannot be used, %s. Get a whole checkpoint, or run without drafts (--draft off)",

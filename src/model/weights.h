@@ -75,7 +75,7 @@ typedef struct bw_weights {
     bw_mtp_state mtp_state;
     bw_mtp_weights mtp;          /* if BW_MTP_COMPLETE */
     char mtp_problem[1024];      /* if not: exactly what is missing and what that means */
-    int mtp_found, mtp_expected; /* logical tensors: 15 dense, 19 with experts */
+    int mtp_found, mtp_expected; /* logical tensors that can be used, of 15 (dense) or 19 (with experts) */
     uint64_t matrix_bytes, vector_bytes;
     void *owned;                 /* what bw_weights_release frees */
 } bw_weights;

@@ -91,6 +91,14 @@ static bw_status need(struct json_object **out, struct json_object *object, cons
 
 /* ---- parsing ---- */
 
+static bool begins_an_object(const char *json, size_t n)
+{
+    size_t i = 0;
+    while (i < n && json[i] && strchr(" \t\r\n", json[i]))
+        i++;
+    return i < n && json[i] == '{';
+}
+
 static bw_status parse(struct json_object **out, const char *file, const char *json, size_t n, bw_error *err)
 {
     *out = NULL;
@@ -112,6 +120,8 @@ static bw_status parse(struct json_object **out, const char *file, const char *j
                      file, n);
     else if (why != json_tokener_success)
         st = bw_fail(err, BW_E_FORMAT, "%s: not JSON at byte %zu of %zu: %s", file, at, n, json_tokener_error_desc(why));
+    else if (!json_object_is_type(tree, json_type_object) && begins_an_object(json, n))
+        st = bw_fail_memory(err, file, n); /* json-c reports success when it could not get memory for the tree */
     else if (!json_object_is_type(tree, json_type_object))
         st = bw_fail(err, BW_E_FORMAT, "%s: the JSON is %s: expected an object", file, type_name(tree));
     else

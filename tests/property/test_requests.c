@@ -275,7 +275,7 @@ TEST(opening_survives_every_failed_allocation)
     snprintf(folder, sizeof folder, "%s", tiny_model(&shape));
     bool failed = true;
     int n = 1;
-    for (; failed; n += 1 + n / 20) { /* every one at first, then sparser: there are thousands */
+    for (; failed; n += 1 + n / (sanitized() ? 5 : 20)) { /* every one at first, then sparser: there are thousands */
         bw_model *model = NULL;
         bw_engine *engine = NULL;
         bw_error err = { 0 };

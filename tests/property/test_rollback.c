@@ -141,7 +141,8 @@ TEST(rejected_rows_never_reach_the_state)
             check_model(path, *level, ANSWER);
     }
     for (const char *const *level = levels_here(); *level; level++)
-        check_model(repo_path("models/lamb"), *level, sanitized() || strcmp(*level, "ref") == 0 ? 25 : ANSWER);
+        if (!sanitized() || !level[1]) /* under a sanitizer only the best level */
+            check_model(repo_path("models/lamb"), *level, sanitized() || strcmp(*level, "ref") == 0 ? 25 : ANSWER);
 }
 
 /* Every acceptance 0 .. n in turn, always the same. */

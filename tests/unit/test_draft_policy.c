@@ -40,15 +40,39 @@ TEST(auto_drafts_more_the_more_is_accepted)
     check(n <= 4); /* a probe now and then */
 }
 
-TEST(auto_probes_again_after_giving_up)
+TEST(auto_gives_up_within_a_few_rejections_and_probes_ever_less)
 {
     bw_draft_policy p;
-    settle(&p, 0);
-    int probes = 0;
-    for (int i = 0; i < 320; i++)
-        probes += bw_draft_choose(&p) > 0;
-    check(probes >= 9 && probes <= 11);
+    bw_draft_init(&p, BW_DRAFT_AUTO);
+    int drafted = 0, verifies = 0, last = 0, longest = 0;
+    for (int i = 0; i < 2000; i++) {
+        const int n = bw_draft_choose(&p);
+        if (n == 0)
+            continue;
+        bw_draft_learn(&p, n, 0);
+        drafted += n;
+        verifies++;
+        longest = i - last > longest ? i - last : longest;
+        last = i;
+    }
+    check(verifies >= 8 && verifies <= 24);
+    check(drafted <= 40);
+    check(longest >= 200 && longest <= 300);
+}
+
+TEST(auto_comes_back_when_drafts_are_right_again)
+{
+    bw_draft_policy p;
+    bw_draft_init(&p, BW_DRAFT_AUTO);
+    for (int i = 0; i < 100; i++)
+        bw_draft_learn(&p, 1, 0);
+    int n = 0;
+    for (int i = 0; i < 400; i++)
+        if ((n = bw_draft_choose(&p)) > 0)
+            bw_draft_learn(&p, n, n);
+    check(n >= 3);
 }
 
 TESTS_MAIN(ENTRY(a_fixed_length_is_kept), ENTRY(auto_drafts_more_the_more_is_accepted),
-           ENTRY(auto_probes_again_after_giving_up))
+           ENTRY(auto_gives_up_within_a_few_rejections_and_probes_ever_less),
+           ENTRY(auto_comes_back_when_drafts_are_right_again))

@@ -687,7 +687,7 @@ TEST(each_problem_names_its_tensor_and_what_was_expected)
         { "model.language_model.norm.weight", put_nan, BW_E_FORMAT, { "model.language_model.norm.weight[5]", "not finite", NULL } },
         { "model.language_model.embed_tokens.weight", drop, BW_E_FORMAT, { "embed_tokens.weight is missing", NULL, NULL } },
         { "mtp.fc.weight", drop, BW_E_FORMAT, { "14 of 15 MTP tensors", "mtp.fc.weight is missing", "--draft off" } },
-        { "mtp.fc.weight", transpose, BW_E_FORMAT, { "15 of 15 MTP tensors", "mtp.fc.weight is [128, 64]", "expected [64, 128]" } },
+        { "mtp.fc.weight", transpose, BW_E_FORMAT, { "14 of 15 MTP tensors", "mtp.fc.weight is [128, 64]", "expected [64, 128]" } },
         { "mtp.fc.weight", rename_to_qweight, BW_E_UNSUPPORTED, { "mtp.fc.qweight", "GPTQ or AWQ", NULL } },
         { l0, name_quantiser, BW_E_UNSUPPORTED, { "mlp.up_proj.qweight", "quantised by auto-round", "BF16" } },
         { "mtp.fc.weight", empty, BW_E_FORMAT, { "mtp.fc.weight", "all zero", "--draft off" } },
