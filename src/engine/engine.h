@@ -3,6 +3,7 @@
  * plan (batch.c):   which rows of which sequences, host tables only
  * run  (step.c):    the program over backend memory, no host read before its end
  * settle (engine.c): sequences advance, events are made
+ * engine_memory.c plans, takes and frees what they work on.
  * One thread at a time. After bw_engine_create nothing allocates. */
 #ifndef BW_ENGINE_ENGINE_H
 #define BW_ENGINE_ENGINE_H
@@ -77,6 +78,8 @@ struct bw_engine {
     bool warned_head;
 };
 
+/* engine.c: gives back pages, slot and stop tokens; the entry is free. */
+void bw_sequence_end(bw_engine *e, bw_sequence *s);
 /* batch.c: fills e->host. Takes the pages the rows need. */
 bw_status bw_step_plan(bw_engine *e, bw_error *err);
 /* step.c: runs e->host and brings e->result. */

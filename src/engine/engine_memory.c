@@ -1,0 +1,308 @@
+/* engine_memory.c - what an engine takes: counted from sizes alone, taken once, given back.
+ *
+ * After bw_engine_create nothing on the step path allocates. */
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/model_open.h"
+
+enum {
+    DEFAULT_CONTEXT = 32768,
+    DEFAULT_ROWS = 512,
+    LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
+    LEAST_LOGITS = 16          /* rows of the logits buffer, so that evaluation works in decent blocks */
+};
+
+/* ---- plan ------------------------------------------------------------------------------------ */
+
+bw_engine_options bw_engine_defaults(void)
+{
+    return (bw_engine_options){ .chunk = DEFAULT_ROWS, .kv = BW_KV_F16 };
+}
+
+static int larger(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Fills in what the caller left to us. */
+static bw_status resolve_options(const bw_model *model, const bw_engine_options *given, bw_engine_options *out,
+                                 bw_error *err)
+{
+    bw_engine_options o = given ? *given : bw_engine_defaults();
+    const int most = model->config.max_position;
+    if (o.context < 0 || o.max_seqs < 0 || o.max_rows < 0 || o.chunk < 0)
+        return bw_fail(err, BW_E_ARGUMENT, "engine: context %d, max_seqs %d, max_rows %d and chunk %d must not be "
+                       "negative", o.context, o.max_seqs, o.max_rows, o.chunk);
+    if (o.context == 0)
+        o.context = most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
+    if (o.context > LARGEST_CONTEXT)
+        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens, at most %d are possible", o.context,
+                       LARGEST_CONTEXT);
+    if (o.context > most)
+        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens is more than the %d that %s was made for: ask "
+                       "for at most that", o.context, most, model->path);
+    if (o.context < 2)
+        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d token has no room for a prompt and an answer: ask for "
+                       "at least 2", o.context);
+    if (o.max_seqs == 0)
+        o.max_seqs = 1;
+    if (o.max_seqs > 4096)
+        return bw_fail(err, BW_E_LIMIT, "engine: %d sequences at a time, at most 4096 are possible", o.max_seqs);
+    if (o.max_rows == 0)
+        o.max_rows = o.chunk ? o.chunk : DEFAULT_ROWS;
+    if (o.max_rows > o.context)
+        o.max_rows = o.context;
+    o.max_rows = larger(o.max_rows, o.max_seqs * (1 + BW_MAX_DRAFTS));
+    o.no_drafts |= !model->net->has_mtp;
+    *out = o;
+    return BW_OK;
+}
+
+static int pages_per_sequence(const bw_engine_options *o)
+{
+    return (o->context + BW_PAGE - 1) / BW_PAGE;
+}
+
+/* Entries of a timeline: a full context, one sampled token after it, and drafts. */
+static int timeline_length(const bw_engine_options *o)
+{
+    return o->context + 2 + BW_MAX_DRAFTS;
+}
+
+static bw_op_limits limits_of(const bw_net *net, const bw_engine_options *o)
+{
+    const int max_drafts = o->no_drafts ? 0 : BW_MAX_DRAFTS;
+    return bw_net_limits(net, o->max_rows, o->max_seqs, larger(o->max_seqs * (1 + max_drafts), LEAST_LOGITS),
+                         max_drafts);
+}
+
+static bw_kv_codec codec_of(bw_kv_type kv)
+{
+    return kv == BW_KV_F32 ? BW_CODEC_F32 : BW_CODEC_F16;
+}
+
+/* A table of the engine: where its pointer goes, and what it takes. */
+typedef struct table {
+    void *where; /* address of the pointer */
+    uint64_t count;
+    size_t size;
+    bool host;   /* in host memory; otherwise in the backend's */
+} table;
+
+enum { MAX_TABLES = 48 };
+
+/* The one list of tables: counted for the plan (with a dummy engine), taken and freed by it. The
+ * sequences' page arrays come last, one block for all. */
+static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, const bw_engine_options *o,
+                       const bw_op_limits *l)
+{
+    const uint64_t seqs = (uint64_t)o->max_seqs, rows = (uint64_t)l->max_rows, logits = (uint64_t)l->max_logits;
+    bw_sequences *s = &e->seqs;
+    bw_step *d = &e->device, *h = &e->host;
+    bw_results *r = &e->device_result, *hr = &e->result;
+    const table list[] = {
+        { &s->tokens, seqs * (uint64_t)timeline_length(o), sizeof *s->tokens, false },
+        { &s->pages, seqs * (uint64_t)pages_per_sequence(o), sizeof *s->pages, false },
+        { &s->accepted, seqs, sizeof *s->accepted, false },
+        { &s->samplers, seqs, sizeof *s->samplers, false },
+        { &d->rows, rows, sizeof *d->rows, false },
+        { &d->spans, seqs, sizeof *d->spans, false },
+        { &d->logit_index, logits, sizeof *d->logit_index, false },
+        { &d->logit_rows, logits, sizeof *d->logit_rows, false },
+        { &d->scored_index, rows, sizeof *d->scored_index, false },
+        { &d->scored_rows, rows, sizeof *d->scored_rows, false },
+        { &d->chain_spans, seqs, sizeof *d->chain_spans, false },
+        { &r->sampled, logits, sizeof *r->sampled, false },
+        { &r->damaged, logits, sizeof *r->damaged, false },
+        { &r->logprobs, logits, sizeof *r->logprobs, false },
+        { &r->top, logits * BW_MAX_LOGPROBS, sizeof *r->top, false },
+        { &r->n_accepted, seqs, sizeof *r->n_accepted, false },
+        { &r->scores, rows, sizeof *r->scores, false },
+        { &e->draft_index, seqs, sizeof *e->draft_index, false },
+        { &e->draft_rows, seqs, sizeof *e->draft_rows, false },
+        { &e->draft_sampled, seqs, sizeof *e->draft_sampled, false },
+        { &h->rows, rows, sizeof *h->rows, true },
+        { &h->spans, seqs, sizeof *h->spans, true },
+        { &h->logit_index, logits, sizeof *h->logit_index, true },
+        { &h->logit_rows, logits, sizeof *h->logit_rows, true },
+        { &h->scored_index, rows, sizeof *h->scored_index, true },
+        { &h->scored_rows, rows, sizeof *h->scored_rows, true },
+        { &h->scored_owners, rows, sizeof *h->scored_owners, true },
+        { &h->chain_spans, seqs, sizeof *h->chain_spans, true },
+        { &h->chain_lengths, seqs, sizeof *h->chain_lengths, true },
+        { &h->owners, seqs, sizeof *h->owners, true },
+        { &hr->sampled, logits, sizeof *hr->sampled, true },
+        { &hr->damaged, logits, sizeof *hr->damaged, true },
+        { &hr->logprobs, logits, sizeof *hr->logprobs, true },
+        { &hr->top, logits * BW_MAX_LOGPROBS, sizeof *hr->top, true },
+        { &hr->n_accepted, seqs, sizeof *hr->n_accepted, true },
+        { &hr->scores, rows, sizeof *hr->scores, true },
+        { &e->sequences, seqs, sizeof *e->sequences, true },
+        { &e->events, seqs, sizeof *e->events, true },
+        { &e->event_usage, seqs, sizeof *e->event_usage, true },
+        { page_arrays, seqs * (uint64_t)pages_per_sequence(o), sizeof **page_arrays, true },
+    };
+    _Static_assert(BW_COUNT(list) <= MAX_TABLES, "room for every table");
+    memcpy(out, list, sizeof list);
+    return (int)BW_COUNT(list);
+}
+
+static uint64_t table_bytes(const bw_engine_options *o, const bw_op_limits *l)
+{
+    bw_engine dummy;
+    int *pages;
+    table list[MAX_TABLES];
+    uint64_t bytes = 0;
+    for (int i = list_tables(list, &dummy, &pages, o, l) - 1; i >= 0; i--)
+        bytes += list[i].count * list[i].size;
+    return bytes;
+}
+
+static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memory_plan *plan)
+{
+    const bw_net *net = model->net;
+    const bw_op_limits limits = limits_of(net, o);
+    const uint64_t page = bw_pages_page_bytes(codec_of(o->kv), &net->attn, bw_net_kv_layers(net, !o->no_drafts));
+    *plan = (bw_memory_plan){ .context = o->context, .max_seqs = o->max_seqs, .max_rows = o->max_rows };
+    plan->weights = model->info.weight_bytes;
+    plan->kv = page * (uint64_t)pages_per_sequence(o) * (uint64_t)o->max_seqs;
+    plan->kv_bytes_per_token = page / BW_PAGE;
+    plan->state_bytes_per_sequence = bw_slots_bytes(&net->gdn, net->config->n_linear, 1, limits.max_pending);
+    plan->state = plan->state_bytes_per_sequence * (uint64_t)o->max_seqs;
+    plan->scratch = bw_activations_bytes(net, &limits) + table_bytes(o, &limits) +
+                    model->backend->ops->reserve_bytes(model->backend, &limits, model->n_threads);
+    plan->total = plan->weights + plan->kv + plan->state + plan->scratch;
+}
+
+bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options, bw_memory_plan *plan, bw_error *err)
+{
+    bw_engine_options o;
+    bw_status st = resolve_options(model, options, &o, err);
+    if (!st)
+        make_plan(model, &o, plan);
+    return st;
+}
+
+/* Refuses before anything is taken. Weights are mapped files and give way; the rest must be free. */
+static bw_status check_memory(const bw_memory_plan *plan, bw_error *err)
+{
+    const uint64_t available = bw_mem_available(), wanted = plan->kv + plan->state + plan->scratch;
+    if (available == 0 || wanted <= available)
+        return BW_OK;
+    const uint64_t fixed = plan->state + plan->scratch;
+    const uint64_t fits = available > fixed ? (available - fixed) / plan->kv_bytes_per_token / (uint64_t)plan->max_seqs : 0;
+    return bw_fail(err, BW_E_MEMORY, "memory: KV cache %.2f GiB (context %d x %d sequences), state %.2f GiB and scratch "
+                   "%.2f GiB are %.2f GiB, and %.2f GiB are free: ask for a context of at most %llu%s",
+                   (double)plan->kv / 0x1p30, plan->context, plan->max_seqs, (double)plan->state / 0x1p30,
+                   (double)plan->scratch / 0x1p30, (double)wanted / 0x1p30, (double)available / 0x1p30,
+                   (unsigned long long)fits, plan->max_seqs > 1 ? ", or fewer sequences" : "");
+}
+
+/* ---- create and destroy ---------------------------------------------------------------------- */
+
+static bw_status take_tables(bw_engine *e, bw_error *err)
+{
+    table list[MAX_TABLES];
+    const int n = list_tables(list, e, &e->page_arrays, &e->options, &e->limits);
+    bool failed = false;
+    for (int i = 0; i < n; i++) {
+        void *block = list[i].host ? bw_mem_zalloc(list[i].count, list[i].size, BW_MEM_SCRATCH)
+                                   : e->backend->ops->alloc(e->backend, list[i].count * list[i].size, BW_MEM_SCRATCH);
+        memcpy(list[i].where, &block, sizeof block);
+        failed |= block == NULL;
+    }
+    if (failed)
+        return bw_fail_memory(err, "engine tables", (size_t)table_bytes(&e->options, &e->limits));
+    e->seqs.n_slots = e->options.max_seqs;
+    e->seqs.context = timeline_length(&e->options);
+    e->seqs.max_pages = pages_per_sequence(&e->options);
+    for (int i = 0; i < e->options.max_seqs; i++)
+        e->sequences[i].pages = e->page_arrays + (size_t)i * (size_t)e->seqs.max_pages;
+    return BW_OK;
+}
+
+static void free_tables(bw_engine *e)
+{
+    table list[MAX_TABLES];
+    for (int i = list_tables(list, e, &e->page_arrays, &e->options, &e->limits) - 1; i >= 0; i--) {
+        void *block;
+        memcpy(&block, list[i].where, sizeof block);
+        if (list[i].host)
+            bw_mem_free(block);
+        else if (e->backend)
+            e->backend->ops->free(e->backend, block);
+    }
+}
+
+/* Ids of the model that are no tokens though later ones are. Usually none. */
+static bw_status take_holes(bw_engine *e, bw_error *err)
+{
+    const size_t bytes = (size_t)e->model->n_holes * sizeof *e->holes;
+    e->n_holes = e->model->n_holes;
+    if (e->n_holes == 0)
+        return BW_OK;
+    e->holes = e->backend->ops->alloc(e->backend, bytes, BW_MEM_MISC);
+    if (!e->holes)
+        return bw_fail_memory(err, "engine: ids that are no tokens", bytes);
+    e->backend->ops->upload(e->backend, e->holes, e->model->holes, bytes);
+    return BW_OK;
+}
+
+bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_options *options, bw_error *err)
+{
+    *out = NULL;
+    bw_status st;
+    bw_engine *e = bw_mem_zalloc(1, sizeof *e, BW_MEM_MISC);
+    if (!e)
+        return bw_fail_memory(err, "engine", sizeof *e);
+    e->model = model;
+    e->net = model->net;
+    e->n_tokens = model->info.n_tokens;
+    e->next_id = 1;
+    if ((st = resolve_options(model, options, &e->options, err)))
+        goto fail;
+    make_plan(model, &e->options, &e->plan);
+    if ((st = check_memory(&e->plan, err)))
+        goto fail;
+    e->limits = limits_of(e->net, &e->options);
+    e->max_drafts = e->limits.max_pending;
+    if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)) ||
+        (st = e->backend->ops->reserve(e->backend, &e->limits, err)) ||
+        (st = bw_activations_create(&e->buf, e->net, e->backend, &e->limits, err)) ||
+        (st = bw_pages_create(&e->pages, e->backend, codec_of(e->options.kv), &e->net->attn,
+                              bw_net_kv_layers(e->net, e->max_drafts > 0),
+                              pages_per_sequence(&e->options) * e->options.max_seqs, err)) ||
+        (st = bw_slots_create(&e->slots, e->backend, &e->net->gdn, e->net->config->n_linear, e->options.max_seqs,
+                              e->max_drafts, err)) ||
+        (st = take_tables(e, err)) || (st = take_holes(e, err)))
+        goto fail;
+    *out = e;
+    return BW_OK;
+fail:
+    bw_engine_destroy(e);
+    return st;
+}
+
+void bw_engine_destroy(bw_engine *e)
+{
+    if (!e)
+        return;
+    for (int i = 0; e->sequences && i < e->options.max_seqs; i++)
+        if (e->sequences[i].id)
+            bw_sequence_end(e, &e->sequences[i]);
+    free_tables(e);
+    bw_pages_destroy(e->pages);
+    bw_slots_destroy(e->slots);
+    if (e->backend) {
+        e->backend->ops->free(e->backend, e->holes);
+        bw_activations_destroy(&e->buf, e->backend);
+        e->backend->ops->destroy(e->backend);
+    }
+    bw_mem_free(e);
+}
+
+const bw_memory_plan *bw_engine_get_plan(const bw_engine *e)
+{
+    return &e->plan;
+}
