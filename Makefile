@@ -171,7 +171,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(FUZZ_LINK)
 
-tests: $(TEST_BIN) $(TEST_TOOLS)
+tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/%,$(TEST_BIN))
 
@@ -192,7 +192,7 @@ test: all tests asan-build
 asan: asan-build
 	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(ASAN_TESTS)
 tsan: tsan-build
-	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TSAN_TESTS)
+	@$(RUN_ENV) BW_TEST_LIMIT=3000 tests/run -j $(TEST_JOBS) $(TSAN_TESTS)
 test-fuzz: asan-build
 	@$(RUN_ENV) tests/run $(REPLAYS)
 

@@ -60,8 +60,8 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
     const size_t row_bytes = (size_t)bw_dtype_row_bytes(type, COLS);
     const bool slow = strcmp(level, "ref") == 0 || (!int8 && !bw_dtype_is_float(type));
     const int rows = slow ? 2048 : (int)((128u << 20) / row_bytes);
-    const bw_op_limits limits = { .max_rows = MAX_N, .max_spans = 1, .max_logits = 1, .hidden = COLS, .max_cols = COLS,
-                                  .max_out = rows, .vocab = 16, .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
+    const bw_op_limits limits = { .max_rows = MAX_N, .max_spans = 1, .max_logits = 1, .hidden = COLS, .max_cols = COLS, .vocab = 16,
+                                  .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
                                   .gdn = { 1, 1, 16, 16, 4, 48, false, 1e-6f } };
     bw_backend *be = NULL;
     bw_error err;

@@ -1,8 +1,8 @@
-/* bellwether.h - run models of the Qwen3.5 / 3.6 / 3.8 family, drafting with their own MTP head.
+/* bellwether.h - run models of the Qwen3.5, 3.6 and 3.8 family, drafting with their own MTP head.
  *
  * The only installed header. It includes nothing of the project, so every part may include it.
  *
- *     bw_model *model;  bw_engine *engine;  bw_error err;
+ *     bw_model *model;  bw_engine *engine;  bw_error err;  bw_seq_id id;  bw_event event;
  *     bw_model_open(&model, "models/lamb", NULL, &err);
  *     bw_engine_create(&engine, model, NULL, &err);
  *     bw_request request = bw_request_defaults(model);          // then prompt, n_prompt, ...
@@ -11,7 +11,7 @@
  *         bw_engine_step(engine, &err);
  *         while (bw_engine_event(engine, &event))  ...           // tokens, at last the finish
  *     }
- *     bw_engine_destroy(engine);  bw_model_close(model);
+ *     bw_engine_destroy(engine);  bw_model_close(model);           // and check every bw_status
  *
  * Threads: a bw_model may be shared by threads once it is open; a bw_engine, a bw_stream and a
  * bw_reply belong to one thread at a time. Nothing here prints, exits or aborts.
@@ -153,8 +153,9 @@ void bw_reply_destroy(bw_reply *reply);
 /* ---- sampling -------------------------------------------------------------------------------- */
 
 /* The token at position p is a function of (seed, p, logits at p) and, with penalties, the tokens
- * before p: drafts, batching and chunking change nothing. Order: repetition, presence and frequency penalties (presence and frequency over
- * generated tokens, repetition over prompt too), temperature, top-k, top-p, min-p. */
+ * before p: drafts, batching and chunking change nothing. Order: repetition, presence and frequency
+ * penalties (presence and frequency over generated tokens, repetition over the prompt too),
+ * temperature, top-k, top-p, min-p. */
 typedef struct bw_sampling {
     float temperature;        /* 0 .. 100; 0: greedy, ties to the lower id */
     int top_k;                /* <= 0: off */

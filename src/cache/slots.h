@@ -1,12 +1,12 @@
 /* slots.h - recurrent state of the Gated DeltaNet layers, one slot per running sequence.
  *
- * For each such layer a slot holds the state S [n_v_head, d_v, d_k] in tiles of 16 value columns, the
- * last inputs of the causal convolution [conv_width - 1, conv_dim], and the inputs of draft rows
- * nobody has accepted yet ("pending"), all f32: see bw_gdn_state in ops.h. S never contains a row
- * that may still be rejected; which pending rows were accepted stands in bw_sequences.accepted, and
+ * For each such layer a slot holds the state S [n_v_heads, d_k, d_v], stored in tiles of 16 value
+ * columns [n_v_heads, ceil(d_v / 16), d_k, 16], the last inputs of the causal convolution
+ * [conv_width - 1, conv_dim], and the inputs of draft rows nobody has accepted yet ("pending"), all
+ * f32: see bw_gdn_state in ops.h. S never contains a row that may still be rejected; which pending rows were accepted stands in bw_sequences.accepted, and
  * the next step applies them.
  *
- * Per value head:  S <- g S;  S <- S + beta (v - S k) k^T;  y = S q
+ * Per value head:  S <- g S;  d = beta (v - S^T k);  S <- S + k d^T;  y = S^T q
  * Source: Gated Delta Networks, arXiv:2412.06464; our notation: docs/model.md.
  * Threads: the engine thread only. */
 #ifndef BW_CACHE_SLOTS_H

@@ -21,7 +21,7 @@ enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_help(void)
 {
-    printf("bellwether %s - run Qwen3.6 models, drafting with their own MTP head\n\n"
+    printf("bellwether %s - run Qwen3.5, 3.6 and 3.8 models, drafting with their own MTP head\n\n"
            "Usage: bellwether COMMAND [OPTIONS] MODEL ...\n\n"
            "MODEL is a Hugging Face folder or a .gguf file.\n\nCommands\n",
            bw_version());

@@ -7,9 +7,9 @@
  *
  * What the vectors hold:
  *   norms          the multiplier itself: 1 + w for HF, as stored for GGUF and MLX re-saves
- *   gdn_norm       w, in every container
- *   gdn_a          -exp(A_log) <= 0, as GGUF stores it
- *   gdn_conv       [conv_dim, conv_width], tap conv_width - 1 meets the current row
+ *   gdn.norm       w, in every container
+ *   gdn.decay          -exp(A_log) <= 0, as GGUF stores it
+ *   gdn.conv       [conv_dim, conv_width], tap conv_width - 1 meets the current row
  * Value heads keep the file's order; bw_config.v_heads_tiled says which that is. */
 #ifndef BW_MODEL_WEIGHTS_H
 #define BW_MODEL_WEIGHTS_H

@@ -12,10 +12,10 @@
  *    alone, in the same order of operations however many other rows there are;
  *  - a boundary of operations is a barrier: the next one sees all that was written;
  *  - nothing is allocated (bw_ops.reserve did it), nothing fails: shapes are asserted;
- *  - all float arithmetic is f32 (inside the reference level, sums are f64).
+ *  - float arithmetic is f32 (sums are f64 at the reference level; so is sampling after the logits).
  *
  * Notation: n rows of the batch, H hidden, V vocabulary, all arrays row-major and contiguous. Every
- * pointer but `this`, structs of arguments and shapes, and weights' names is backend memory.
+ * pointer but those to the backend and to structs of arguments, shapes and weights is backend memory.
  * The formulas: docs/model.md. */
 #ifndef BW_OPS_OPS_H
 #define BW_OPS_OPS_H
