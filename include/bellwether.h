@@ -71,6 +71,7 @@ typedef struct bw_model_options {
     const char *cpu_level;  /* "ref", "avx2", "avx512"; NULL: $BW_CPU, else the best here */
     bw_activations activations;
     bool ignore_mtp;        /* open although the MTP tensors are broken; then no drafts */
+    bool no_read_ahead;     /* weights are read when they are used: to plan, or to look around */
     /* Called on the calling thread, done from 0 to 1, while the weights are read. May be NULL. */
     void (*progress)(void *arg, double done);
     void *progress_arg;

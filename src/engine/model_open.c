@@ -21,6 +21,8 @@ static void read_ahead(const bw_model *m, const bw_model_options *o)
     enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
     const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
     uint64_t done = 0;
+    if (o->no_read_ahead)
+        return;
     if (available && all > available) {
         bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
                "which is slow", m->path, (double)all / 0x1p30, (double)available / 0x1p30);
@@ -93,6 +95,22 @@ static void note_mtp(bw_model *m, bool ignored)
         bw_log(BW_LOG_WARNING, "%s", m->mtp_note);
 }
 
+/* A chat ends its turns with <|im_end|> and texts end with <|endoftext|>, also where the checkpoint's
+ * list of stop tokens names only one of them (config.json alone names the text's end). */
+static void complete_stops(bw_model *m)
+{
+    static const char *const names[] = { "<|im_end|>", "<|endoftext|>" };
+    bw_sampling_defaults *d = &m->config.sampling;
+    for (size_t i = 0; m->text && i < BW_COUNT(names); i++) {
+        const int id = bw_tokenizer_find(bw_text_source_tokenizer(m->text), names[i], strlen(names[i]));
+        bool known = id < 0 || id >= m->config.vocab || d->n_eos == BW_MAX_EOS;
+        for (int k = 0; k < d->n_eos; k++)
+            known |= d->eos[k] == id;
+        if (!known)
+            d->eos[d->n_eos++] = id;
+    }
+}
+
 /* Ids between tokens that are none themselves: added tokens somebody took out, say. */
 static bw_status find_holes(bw_model *m, bw_error *err)
 {
@@ -152,6 +170,7 @@ bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options
         goto fail;
     if ((st = find_holes(m, err)))
         goto fail;
+    complete_stops(m);
     note_types(m);
     note_mtp(m, o->ignore_mtp);
     fill_info(m, (double)(bw_clock_ns() - start) * 1e-9);
