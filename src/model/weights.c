@@ -95,6 +95,7 @@ typedef struct resolver {
     int n_vision;
     owned *own;
     uint64_t matrix_bytes, vector_bytes;
+    int mtp_experts_taken; /* of the MTP head's two expert tensors, those that can be used */
     problems main, mtp;
     bool no_memory;
 } resolver;
@@ -491,6 +492,17 @@ static void view_experts(const bw_config *c, bw_ffn_weights *experts, const stac
     }
 }
 
+/* One expert projection counts as one tensor however it is stored, gate and up together. */
+static int count_taken_experts(const bw_config *c, const bw_ffn_weights *experts)
+{
+    bool gate_up = true, down = true;
+    for (int e = 0; e < c->n_experts; e++) {
+        gate_up &= experts[e].gate.data && experts[e].up.data;
+        down &= experts[e].down.data != NULL;
+    }
+    return gate_up + down;
+}
+
 /* Three spellings; which one is there is decided layer by layer. The array is made only once the
  * tensors have been seen to be as large as it says. */
 static const bw_ffn_weights *take_experts(resolver *r, int row)
@@ -510,6 +522,8 @@ static const bw_ffn_weights *take_experts(resolver *r, int row)
             up_first = c->expert_ffn;
         }
         down = take_stack(r, row, BW_ROLE_EXPERTS_DOWN, c->hidden, c->expert_ffn);
+        if (row == c->n_layers)
+            r->mtp_experts_taken = (gate.tensor && up.tensor) + (down.tensor != NULL);
         if (r->main.n + r->mtp.n != before)
             return NULL;
     }
@@ -522,6 +536,8 @@ static const bw_ffn_weights *take_experts(resolver *r, int row)
         take_single_experts(r, row, experts);
     else
         view_experts(c, experts, &gate, &up, &down, up_first);
+    if (single && row == c->n_layers)
+        r->mtp_experts_taken = count_taken_experts(c, experts);
     return experts;
 }
 
@@ -561,7 +577,7 @@ static bool present(const slot *s)
     return s->plain || s->parts;
 }
 
-/* One expert projection counts as one tensor however it is stored, gate and up together. */
+/* Counted as count_taken_experts does, but by what is there, usable or not. */
 static int count_expert_tensors(resolver *r, int row)
 {
     const slot *singles = r->layers[row].experts;
@@ -728,7 +744,7 @@ static int count_unusable_mtp(const resolver *r, const bw_weights *w)
     const void *const dense[] = { l->ffn.gate.data, l->ffn.up.data, l->ffn.down.data };
     const void *const moe[] = { l->moe.router.data, l->moe.shared_gate, l->moe.shared.gate.data, l->moe.shared.up.data,
                                 l->moe.shared.down.data };
-    int usable = r->config->moe ? count_expert_tensors((resolver *)r, r->config->n_layers) : 0;
+    int usable = r->mtp_experts_taken;
     for (size_t i = 0; i < BW_COUNT(used); i++)
         usable += used[i] != NULL;
     for (size_t i = 0; !r->config->moe && i < BW_COUNT(dense); i++)

@@ -746,6 +746,32 @@ TEST(a_model_without_a_head_says_so_and_runs)
     model_free(&m);
 }
 
+TEST(packed_experts_of_the_head_are_not_counted_as_usable)
+{
+    for (int single = 0; single <= 1; single++) {
+        file_model m;
+        model a;
+        bw_error err;
+        model_read(&m, moe());
+        if (single)
+            split_experts(&m, true);
+        for (int i = 0; i < m.n; i++) {
+            file_tensor *t = &m.tensors[i];
+            if (strncmp(t->name, "mtp.", 4) != 0 || !strstr(t->name, ".experts."))
+                continue;
+            char *weight = strstr(t->name, ".weight");
+            strcpy(weight ? weight : t->name + strlen(t->name), ".qweight");
+            strcpy(t->dtype, "I16");
+        }
+        const char *path = model_write(&m, fresh_dir(), 1);
+        check_error(open_model(&a, path, false, &err), BW_E_UNSUPPORTED, err, "17 of 19 MTP tensors can be used", "GPTQ or AWQ");
+        check_ok(open_model(&a, path, true, &err), err);
+        check_int(a.weights.mtp_found, 17);
+        close_model(&a);
+        model_free(&m);
+    }
+}
+
 TEST(vision_tensors_are_counted_and_left)
 {
     file_model m;
@@ -993,7 +1019,8 @@ TESTS_MAIN(ENTRY(every_golden_folder_resolves_with_its_whole_head), ENTRY(every_
            ENTRY(a_stored_head_is_used_whatever_the_flags_say), ENTRY(fused_gguf_tensors_mean_the_same),
            ENTRY(gguf_vectors_may_be_half_floats), ENTRY(a_real_file_cut_short_or_appended_to_is_refused),
            ENTRY(each_problem_names_its_tensor_and_what_was_expected), ENTRY(many_problems_are_counted_and_the_first_named),
-           ENTRY(a_model_without_a_head_says_so_and_runs), ENTRY(vision_tensors_are_counted_and_left),
+           ENTRY(a_model_without_a_head_says_so_and_runs), ENTRY(packed_experts_of_the_head_are_not_counted_as_usable),
+           ENTRY(vision_tensors_are_counted_and_left),
            ENTRY(gguf_problems_are_named_in_the_files_own_words), ENTRY(a_folder_that_is_no_whole_model_says_what_it_is),
            ENTRY(an_index_that_does_not_fit_its_shards_is_refused), ENTRY(tensors_outside_the_index_are_told_and_not_used),
            ENTRY(one_tensor_in_two_shards_without_an_index_is_an_error), ENTRY(a_damaged_header_never_leads_outside_the_file),
