@@ -102,26 +102,37 @@ help:
 
 # ---- the library and the programs --------------------------------------------------------------
 
-$(BUILD)/%_avx2.o: LEVEL_FLAGS := -mavx2 -mfma -mf16c
-$(BUILD)/%_avx512.o: LEVEL_FLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+AVX2 := -mavx2 -mfma -mf16c
+AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+
+# What was built with other flags, or from other files, is stale: two stamps, rewritten on a change.
+$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL)
+$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC)
+$(BUILD)/flags $(BUILD)/sources: FORCE
+	@mkdir -p $(@D)
+	@now='$(subst ','\'',$(STAMP))'; [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$now" >$@
+.PHONY: FORCE
+
+$(BUILD)/%_avx2.o: LEVEL_FLAGS := $(AVX2)
+$(BUILD)/%_avx512.o: LEVEL_FLAGS := $(AVX512)
 $(BUILD)/tests/%.o: LEVEL_FLAGS := -Itests
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	$(say) CC $<
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 
 lib: $(LIB)
-$(LIB): $(LIB_OBJ)
+$(LIB): $(LIB_OBJ) $(BUILD)/sources
 	$(say) AR $@
 	@rm -f $@
-	$(Q)$(AR) rcs $@ $^
+	$(Q)$(AR) rcs $@ $(LIB_OBJ)
 
 # The shared library exports what the installed header declares and nothing else.
 shared: $(SHARED)
 $(BUILD)/exports.map: include/bellwether.h
 	@mkdir -p $(@D)
 	@{ echo '{ global:'; sed -n 's/^.*\(bw_[a-z0-9_]*\)(.*$$/  \1;/p' $< | sort -u; echo 'local: *; };'; } >$@
-$(SHARED): $(LIB_OBJ) $(BUILD)/exports.map
+$(SHARED): $(LIB_OBJ) $(BUILD)/exports.map $(BUILD)/sources
 	$(say) LD $@
 	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(BUILD)/exports.map -o $@ $(LIB_OBJ) $(LDLIBS_ALL)
 
@@ -211,4 +222,4 @@ clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
-    $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
+    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)

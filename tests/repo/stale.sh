@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The Makefile builds again what other flags or other files have made stale, and only that: tried
+# on a library of two small files.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
+unset MAKEFLAGS MAKELEVEL MAKEOVERRIDES BUILD CFLAGS OPT V
+failed=0
+mkdir -p "$dir/src/base" && cp Makefile "$dir" && cd "$dir" || exit 2
+echo 'int one(void); int one(void) { return 1; }' >src/base/one.c
+echo 'int two(void); int two(void) { return 2; }' >src/base/two.c
+library=build/libbellwether.a
+
+# builds NAME WANT ARGS: `make lib ARGS` says that it makes WANT, the words of its lines sorted.
+builds() {
+    local got
+    got=$(make --no-print-directory -j2 lib "${@:3}" 2>&1 | grep -o '[^ /]*\.[aco]$' | sort | tr '\n' ' ')
+    if [ "$got" = "$2" ]; then echo "ok $1"; else echo "not ok $1: built \"$got\", expected \"$2\""; failed=1; fi
+}
+builds a_new_tree_is_built 'libbellwether.a one.c two.c '
+builds nothing_changed_builds_nothing ''
+builds other_cflags_build_everything 'libbellwether.a one.c two.c ' CFLAGS="-DIT='\"s\"'"
+builds the_same_cflags_build_nothing '' CFLAGS="-DIT='\"s\"'"
+builds other_optimisation_builds_everything 'libbellwether.a one.c two.c ' OPT=-O1
+sed -i 's/^VERSION := .*/VERSION := 9.9.9/' Makefile
+builds another_version_builds_everything 'libbellwether.a one.c two.c ' OPT=-O1
+echo 'int three(void); int three(void) { return 3; }' >src/base/three.c
+builds a_new_file_builds_no_other 'libbellwether.a three.c ' OPT=-O1
+rm src/base/two.c
+builds a_removed_file_builds_the_archive 'libbellwether.a ' OPT=-O1
+if [ "$(ar t $library | sort | tr '\n' ' ')" = 'one.o three.o ' ]; then
+    echo 'ok a_removed_file_leaves_the_archive'
+else
+    echo "not ok a_removed_file_leaves_the_archive: it holds $(ar t $library | tr '\n' ' ')"
+    failed=1
+fi
+exit $failed
