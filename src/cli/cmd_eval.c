@@ -91,20 +91,30 @@ static bool encode_input(evaluation *e, const bw_buffer *text)
     return false;
 }
 
-/* The engine wants room for what comes after the input too: one token, or the drafts. --ctx means
- * the input alone. */
+/* --ctx means the input alone; drafts want room after it. No engine has a context of one token. */
 static bool create_engine(evaluation *e)
 {
     const eval_options *o = e->options;
     const bw_model_info *info = bw_model_get_info(e->model);
     bw_error err = { 0 };
+    if (o->setup.context > info->max_context) {
+        bw_terminal_fail("--ctx: %d tokens are more than the %d that %s was made for", o->setup.context,
+                         info->max_context, info->path);
+        return false;
+    }
     const int limit = o->setup.context ? o->setup.context : info->max_context;
     if (e->n_ids > limit) {
         bw_terminal_fail("input: %d tokens are more than %s %d", e->n_ids,
                          o->setup.context ? "--ctx" : "the model's context of", limit);
         return false;
     }
-    const int after = o->draft_logits.n + 2, context = e->n_ids < info->max_context - after ? e->n_ids + after : info->max_context;
+    if (o->draft_logits.n > info->max_context - e->n_ids) {
+        bw_terminal_fail("--draft-logits: %d tokens and %d drafts are more than the model's context of %d", e->n_ids,
+                         o->draft_logits.n, info->max_context);
+        return false;
+    }
+    const int after = o->draft_logits.n ? o->draft_logits.n : e->n_ids == 1;
+    const int context = e->n_ids < info->max_context - after ? e->n_ids + after : info->max_context;
     bw_engine_options options = bw_setup_engine(&o->setup, context, e->n_ids);
     options.no_drafts = o->draft_logits.n == 0;
     if (bw_engine_create(&e->engine, e->model, &options, &err) == BW_OK)
@@ -151,7 +161,7 @@ static int compute(evaluation *e)
     bw_request request = bw_request_defaults(e->model);
     request.prompt = e->ids;
     request.n_prompt = e->n_ids;
-    request.max_tokens = 1;
+    request.max_tokens = e->options->draft_logits.n ? 1 : 0; /* drafts follow a token */
     request.sampling = (bw_sampling){ .temperature = 0, .top_p = 1, .repetition_penalty = 1 };
     request.stop_tokens = NULL;
     request.n_stop_tokens = 0;

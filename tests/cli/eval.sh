@@ -31,6 +31,19 @@ bw eval $model --ids $model/ids.json --kv f32 --draft-logits 1 "$work/d1.npy"
 is one_draft_is_one_row "$("$npy_error" "$work/d1.npy" "$work/d1.npy" 0 1)" 0
 bw eval $model --ids $model/ids.json --ctx 160 --logits "$work/l.npy"
 is an_input_as_long_as_ctx_fits "$status" 0
+is and_every_row_of_it_is_written "$("$npy_error" "$work/l.npy" "$work/l.npy")" 0
+# A model that was made for exactly these 160 tokens.
+mkdir "$work/short"
+cp $model/model.safetensors $model/generation_config.json "$work/short/"
+sed 's/"max_position_embeddings": 4096/"max_position_embeddings": 160/' $model/config.json >"$work/short/config.json"
+want=$(bw eval $model --ids $model/ids.json; json mean_loss)
+bw eval "$work/short" --ids $model/ids.json --logits "$work/s.npy"
+is an_input_as_long_as_the_models_context_fits "$status:$(json tokens):$(json mean_loss)" "0:160:$want"
+is with_the_logits_of_a_longer_context "$(cmp "$work/s.npy" "$work/l.npy" && echo same)" same
+refuses no_room_for_drafts_in_the_models_context 1 160 draft -- eval "$work/short" --ids $model/ids.json --draft-logits 1 "$work/s.npy"
+sed 's/^\[[0-9]*, /[/' $model/ids.json >"$work/159.json"
+bw eval "$work/short" --ids "$work/159.json" --draft-logits 1 "$work/d.npy"
+is room_for_one_draft_is_enough "$status:$(json tokens)" 0:159
 is outputs_get_the_usual_permissions "$(stat -c %A "$work/l.npy")" "$(touch "$work/new" && stat -c %A "$work/new")"
 is nothing_else_is_left_beside_the_output "$(find "$work" -name 'l.npy*' | wc -l)" 1
 echo '[5]' >"$work/one.json"
@@ -51,6 +64,6 @@ is every_row_of_a_text_is_written "$("$npy_error" "$work/t.npy" "$work/t.npy")" 
 # Ctrl-C in the middle: far more text than fits into the time.
 for ((i = 0; i < 1500; i++)); do cat "$work/text"; done >"$work/long"
 mkdir "$work/outputs"
-timeout --preserve-status -s INT 3 ./bellwether eval $lamb --text "$work/long" --logits "$work/outputs/x.npy" >"$work/out" 2>"$work/err"
+timeout --preserve-status -s INT 3 ./bellwether eval $lamb --threads 1 --text "$work/long" --logits "$work/outputs/x.npy" >"$work/out" 2>"$work/err"
 is ctrl_c_ends_with_130_and_leaves_nothing "$?:$(wc -c <"$work/out"):$(find "$work/outputs" -type f | wc -l)" 130:0:0
 exit $failed

@@ -86,6 +86,7 @@ refuses prompt_longer_than_the_context 1 160 100 -- run $model --ids $ids --ctx 
 refuses prompt_as_long_as_the_context 1 160 -- run $model --ids $ids --ctx 160
 refuses eval_longer_than_ctx 1 160 159 --ctx -- eval $model --ids $ids --ctx 159
 refuses context_longer_than_the_models 1 999999999 -- run $model --ids $ids --ctx 999999999
+refuses eval_context_longer_than_the_models 1 999999999 --ctx -- eval $model --ids $ids --ctx 999999999
 refuses inspect_context_longer_than_the_models 1 999999999 -- inspect $model --ctx 999999999
 
 while IFS='|' read -r name content word; do
