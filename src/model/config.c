@@ -96,7 +96,10 @@ static double number_of(reader *r, json_object *value, const char *key, double l
         return otherwise;
     if (json_number(value, &number) && number >= low && number <= high)
         return number;
-    refuse(r, BW_E_FORMAT, "%s is %.60s; a number from %g to %g is expected", key, json_object_to_json_string(value), low, high);
+    if (isinf(low))
+        refuse(r, BW_E_FORMAT, "%s is %.60s; a number is expected", key, json_object_to_json_string(value));
+    else
+        refuse(r, BW_E_FORMAT, "%s is %.60s; a number from %g to %g is expected", key, json_object_to_json_string(value), low, high);
     return otherwise;
 }
 
@@ -269,6 +272,39 @@ static void hf_sizes(reader *r, bw_config *c)
 
 static const bw_sampling_defaults nothing_said = { NAN, NAN, NAN, NAN, NAN, NAN, -1, { 0 }, 0 };
 
+/* The ranges the engine takes from a request: a default outside would make every request fail. */
+static const struct sampling_field {
+    const char *hf, *gguf; /* gguf NULL: there is no such key */
+    size_t at;
+    float low, high;
+    bool low_open;
+} sampling_fields[] = {
+    { "temperature", "general.sampling.temp", offsetof(bw_sampling_defaults, temperature), 0, 100, false },
+    { "top_p", "general.sampling.top_p", offsetof(bw_sampling_defaults, top_p), 0, 1, true },
+    { "min_p", "general.sampling.min_p", offsetof(bw_sampling_defaults, min_p), 0, 1, false },
+    { "presence_penalty", NULL, offsetof(bw_sampling_defaults, presence_penalty), -2, 2, false },
+    { "frequency_penalty", NULL, offsetof(bw_sampling_defaults, frequency_penalty), -2, 2, false },
+    { "repetition_penalty", "general.sampling.penalty_repeat", offsetof(bw_sampling_defaults, repetition_penalty), 0, 100, true },
+};
+
+static void set_sampling(const reader *r, bw_config *c, const struct sampling_field *f, const char *key, double number)
+{
+    const float value = (float)number;
+    if (value <= f->high && (f->low_open ? value > f->low : value >= f->low))
+        memcpy((char *)&c->sampling + f->at, &value, sizeof value);
+    else
+        bw_log(BW_LOG_WARNING, "%s: %s is %g; %s %g and at most %g is expected: this default is not used", r->where, key, number,
+               f->low_open ? "more than" : "at least", f->low, f->high);
+}
+
+static void set_top_k(const reader *r, bw_config *c, const char *key, double number)
+{
+    if (number >= 0 && number <= INT_MAX)
+        c->sampling.top_k = (int)number;
+    else
+        bw_log(BW_LOG_WARNING, "%s: %s is %.17g; 0 to %d is expected: this default is not used", r->where, key, number, INT_MAX);
+}
+
 static void add_eos(const reader *r, bw_config *c, int64_t id)
 {
     for (int i = 0; i < c->sampling.n_eos; i++)
@@ -293,6 +329,15 @@ static void hf_eos(reader *r, bw_config *c, json_object *value)
     }
 }
 
+static void hf_top_k(reader *r, bw_config *c, json_object *value)
+{
+    double number;
+    if (value && json_number(value, &number) && number == floor(number))
+        set_top_k(r, c, "top_k", number);
+    else
+        int_of(r, value, "top_k", 0, INT_MAX, -1); /* refuses what is no integer */
+}
+
 static void hf_sampling(reader *r, bw_config *c)
 {
     static const char file[] = "generation_config.json";
@@ -304,18 +349,17 @@ static void hf_sampling(reader *r, bw_config *c)
         return;
     if (g) {
         char where[sizeof r->where];
-        bw_sampling_defaults *s = &c->sampling;
         memcpy(where, r->where, sizeof where);
         snprintf(r->where, sizeof r->where, "%.250s/%s", bw_checkpoint_path(r->checkpoint), file);
-        s->temperature = (float)number_of(r, field(g, "temperature"), "temperature", 0, 1e4, NAN);
-        s->top_p = (float)number_of(r, field(g, "top_p"), "top_p", 0, 1, NAN);
-        s->min_p = (float)number_of(r, field(g, "min_p"), "min_p", 0, 1, NAN);
-        s->presence_penalty = (float)number_of(r, field(g, "presence_penalty"), "presence_penalty", -2, 2, NAN);
-        s->frequency_penalty = (float)number_of(r, field(g, "frequency_penalty"), "frequency_penalty", -2, 2, NAN);
-        s->repetition_penalty = (float)number_of(r, field(g, "repetition_penalty"), "repetition_penalty", 1e-3, 1e3, NAN);
-        s->top_k = int_of(r, field(g, "top_k"), "top_k", 0, INT_MAX, -1);
+        for (size_t i = 0; i < BW_COUNT(sampling_fields); i++) {
+            const struct sampling_field *f = &sampling_fields[i];
+            double number = number_of(r, field(g, f->hf), f->hf, -HUGE_VAL, HUGE_VAL, NAN);
+            if (!isnan(number))
+                set_sampling(r, c, f, f->hf, number);
+        }
+        hf_top_k(r, c, field(g, "top_k"));
         if (!bool_of(r, field(g, "do_sample"), "do_sample", true))
-            s->temperature = 0;
+            c->sampling.temperature = 0;
         hf_eos(r, c, field(g, "eos_token_id"));
         json_object_put(g);
         memcpy(r->where, where, sizeof where);
@@ -527,27 +571,32 @@ static void gguf_sizes(reader *r, bw_config *c)
     c->tied = true; /* a missing output.weight means just that */
 }
 
+/* NULL: absent, or of another type, which is told. */
+static const bw_gguf_value *gguf_default(const reader *r, const char *key, bool integer)
+{
+    const bw_gguf_value *value = bw_checkpoint_value(r->checkpoint, key);
+    int64_t whole;
+    double number;
+    if (!value || (!value->array && (integer ? bw_gguf_int(value, 0, &whole) : bw_gguf_float(value, 0, &number))))
+        return value;
+    bw_log(BW_LOG_WARNING, "%s: %s is of type %s; %s is expected: this default is not used", r->where, key,
+           value->array ? "array" : bw_gguf_type_name(value->type), integer ? "an integer" : "a finite number");
+    return NULL;
+}
+
 static void gguf_sampling(reader *r, bw_config *c)
 {
-    static const struct known {
-        const char *key;
-        size_t at;
-    } known[] = {
-        { "general.sampling.temp", offsetof(bw_sampling_defaults, temperature) },
-        { "general.sampling.top_p", offsetof(bw_sampling_defaults, top_p) },
-        { "general.sampling.min_p", offsetof(bw_sampling_defaults, min_p) },
-        { "general.sampling.penalty_repeat", offsetof(bw_sampling_defaults, repetition_penalty) },
-    };
+    static const char top_k[] = "general.sampling.top_k";
     double number;
     int64_t id;
     c->sampling = nothing_said;
-    for (size_t i = 0; i < BW_COUNT(known); i++)
-        if (bw_gguf_float(bw_checkpoint_value(r->checkpoint, known[i].key), 0, &number) && number >= 0 && number <= 1e4) {
-            float value = (float)number;
-            memcpy((char *)&c->sampling + known[i].at, &value, sizeof value);
-        }
-    if (bw_gguf_int(bw_checkpoint_value(r->checkpoint, "general.sampling.top_k"), 0, &id) && id >= 0 && id <= INT_MAX)
-        c->sampling.top_k = (int)id;
+    for (size_t i = 0; i < BW_COUNT(sampling_fields); i++) {
+        const struct sampling_field *f = &sampling_fields[i];
+        if (f->gguf && bw_gguf_float(gguf_default(r, f->gguf, false), 0, &number))
+            set_sampling(r, c, f, f->gguf, number);
+    }
+    if (bw_gguf_int(gguf_default(r, top_k, true), 0, &id))
+        set_top_k(r, c, top_k, (double)id);
     if (bw_gguf_int(bw_checkpoint_value(r->checkpoint, "tokenizer.ggml.eos_token_id"), 0, &id))
         add_eos(r, c, id);
     /* The chat's end of turn is the key above; the end of a plain text is this token. */

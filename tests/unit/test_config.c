@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "format/checkpoint.h"
 #include "lib/model_files.h"
 #include "model/config.h"
@@ -185,6 +186,58 @@ TEST(end_tokens_come_from_the_first_place_that_names_them)
     free(text);
 }
 
+static char logged[4000];
+
+static void keep_line(void *arg, bw_log_level level, const char *line)
+{
+    (void)arg, (void)level;
+    strncat(logged, line, sizeof logged - strlen(logged) - 2);
+    strcat(logged, "\n");
+}
+
+static bool nothing_said(const bw_sampling_defaults *s)
+{
+    return isnan(s->temperature) && isnan(s->top_p) && isnan(s->min_p) && isnan(s->presence_penalty) && isnan(s->frequency_penalty) &&
+           isnan(s->repetition_penalty) && s->top_k == -1;
+}
+
+TEST(defaults_no_request_may_have_are_told_and_not_used)
+{
+    static const struct odd {
+        const char *text, *says;
+    } odd[] = {
+        { "{\"temperature\": 100.5}", "temperature is 100.5; at least 0 and at most 100 is expected" },
+        { "{\"temperature\": -1}", "temperature is -1; at least 0" },
+        { "{\"top_p\": 0}", "top_p is 0; more than 0 and at most 1 is expected" },
+        { "{\"top_p\": 1e-60}", "top_p is 1e-60; more than 0" }, /* zero as a float */
+        { "{\"min_p\": 1.25}", "min_p is 1.25; at least 0 and at most 1" },
+        { "{\"presence_penalty\": 2.5}", "presence_penalty is 2.5; at least -2 and at most 2" },
+        { "{\"frequency_penalty\": -2.5}", "frequency_penalty is -2.5" },
+        { "{\"repetition_penalty\": 0}", "repetition_penalty is 0; more than 0 and at most 100" },
+        { "{\"repetition_penalty\": 101}", "repetition_penalty is 101" },
+        { "{\"top_k\": -1}", "top_k is -1; 0 to 2147483647 is expected" },
+        { "{\"top_k\": 5000000000}", "top_k is 5000000000" },
+    };
+    char *text = real_config();
+    bw_config c;
+    bw_error err;
+    bw_log_to(keep_line, NULL);
+    for (size_t i = 0; i < BW_COUNT(odd); i++) {
+        logged[0] = '\0';
+        check_ok(read_config(&c, text, odd[i].text, &err), err);
+        check_that(strstr(logged, odd[i].says) && strstr(logged, "generation_config.json: ") && strstr(logged, "not used"), "%s: %s", odd[i].text, logged);
+        check_that(nothing_said(&c.sampling), "%s: a value is kept", odd[i].text);
+    }
+    logged[0] = '\0';
+    check_ok(read_config(&c, text, "{\"temperature\": 100, \"top_p\": 1, \"min_p\": 0, \"presence_penalty\": 2, \"frequency_penalty\": -2, "
+                                   "\"repetition_penalty\": 100, \"top_k\": 0}", &err), err);
+    bw_log_to(NULL, NULL);
+    check_str(logged, "");
+    check(c.sampling.temperature == 100 && c.sampling.top_p == 1 && c.sampling.min_p == 0 && c.sampling.presence_penalty == 2);
+    check(c.sampling.frequency_penalty == -2 && c.sampling.repetition_penalty == 100 && c.sampling.top_k == 0);
+    free(text);
+}
+
 TEST(gguf_metadata_reads_like_the_folder_it_was_made_from)
 {
     bw_checkpoint *checkpoint;
@@ -294,6 +347,38 @@ static void make_linear_rope(file_model *m)
     bytes_string(&v->body, "linear");
 }
 
+static void make_defaults_odd(file_model *m)
+{
+    set_value(m, "general.sampling.temp", BW_GGUF_F32, &(float){ 101 }, 4);
+    set_value(m, "general.sampling.top_p", BW_GGUF_F32, &(float){ 0 }, 4);
+    set_value(m, "general.sampling.top_k", BW_GGUF_I32, &(int32_t){ -1 }, 4);
+}
+
+static void make_defaults_of_other_types(file_model *m)
+{
+    set_value(m, "general.sampling.temp", BW_GGUF_BOOL, "\1", 1);
+    set_value(m, "general.sampling.top_p", BW_GGUF_F32, &(float){ INFINITY }, 4);
+    set_value(m, "general.sampling.top_k", BW_GGUF_F32, &(float){ 20 }, 4);
+}
+
+TEST(gguf_defaults_no_request_may_have_are_told_and_not_used)
+{
+    bw_config c;
+    bw_error err;
+    bw_log_to(keep_line, NULL);
+    logged[0] = '\0';
+    check_ok(edited_gguf(&c, make_defaults_odd, &err), err);
+    check(nothing_said(&c.sampling));
+    check(strstr(logged, "edited.gguf: general.sampling.temp is 101; at least 0 and at most 100"));
+    check(strstr(logged, "general.sampling.top_p is 0; more than 0") && strstr(logged, "general.sampling.top_k is -1; 0 to"));
+    logged[0] = '\0';
+    check_ok(edited_gguf(&c, make_defaults_of_other_types, &err), err);
+    bw_log_to(NULL, NULL);
+    check(nothing_said(&c.sampling));
+    check(strstr(logged, "general.sampling.temp is of type bool") && strstr(logged, "general.sampling.top_p is of type f32; a finite number"));
+    check(strstr(logged, "general.sampling.top_k is of type f32; an integer is expected"));
+}
+
 TEST(gguf_numbers_of_any_width_and_heads_by_block_are_read)
 {
     bw_config c;
@@ -327,6 +412,8 @@ TEST(gguf_metadata_that_cannot_be_is_named)
 TESTS_MAIN(ENTRY(the_27b_reads_as_documented), ENTRY(rope_fields_are_found_in_all_three_places),
            ENTRY(yarn_stretches_the_slow_frequencies), ENTRY(layer_types_win_over_the_interval),
            ENTRY(what_changes_the_mathematics_is_refused_by_name), ENTRY(a_config_that_is_no_json_object_is_named),
-           ENTRY(end_tokens_come_from_the_first_place_that_names_them), ENTRY(gguf_metadata_reads_like_the_folder_it_was_made_from),
+           ENTRY(end_tokens_come_from_the_first_place_that_names_them),
+           ENTRY(defaults_no_request_may_have_are_told_and_not_used), ENTRY(gguf_defaults_no_request_may_have_are_told_and_not_used),
+           ENTRY(gguf_metadata_reads_like_the_folder_it_was_made_from),
            ENTRY(gguf_numbers_of_any_width_and_heads_by_block_are_read), ENTRY(gguf_tensors_decide_what_the_metadata_leaves_out),
            ENTRY(gguf_metadata_that_cannot_be_is_named))
