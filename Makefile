@@ -194,9 +194,9 @@ RUN_ENV := ASAN_OPTIONS=allocator_may_return_null=1:detect_stack_use_after_retur
            UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
 
 asan-build:
-	@+$(MAKE) --no-print-directory BUILD=build-asan OPT='-O1 -g' SANITIZE='$(ADDRESS)' sanitized-tests fuzz-bins
+	@+$(MAKE) --no-print-directory BUILD=build-asan OPT='-O2 -g' SANITIZE='$(ADDRESS)' sanitized-tests fuzz-bins
 tsan-build:
-	@+$(MAKE) --no-print-directory BUILD=build-tsan OPT='-O1 -g' SANITIZE='$(THREAD)' sanitized-tests
+	@+$(MAKE) --no-print-directory BUILD=build-tsan OPT='-O2 -g' SANITIZE='$(THREAD)' sanitized-tests
 
 test: all tests asan-build
 	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TEST_BIN) $(SCRIPT_TESTS) $(ASAN_TESTS) $(REPLAYS)
