@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -282,7 +283,7 @@ int bw_cmd_tokenize(int argc, char **argv)
     if (bw_text_source_open(&source, o.model, &err))
         return fail_with(&err);
     if (o.chat && !bw_text_source_chat_known(source) && !is_json_file(o.model))
-        bw_terminal_note("%s: chat format %s", o.model, bw_text_source_chat_note(source));
+        bw_log(BW_LOG_WARNING, "%s: chat format %s", o.model, bw_text_source_chat_note(source));
     int status = o.jsonl || o.chat ? run_lines(source, o.chat) : run_text(source, o.decode);
     bw_text_source_close(source);
     return status;
