@@ -17,7 +17,7 @@ static struct {
 
 static char last_logged[1024]; /* a note that the log has just given is not given again */
 static volatile sig_atomic_t interrupted;
-static bool dim_now;
+static volatile sig_atomic_t dim_now; /* the signal handler asks */
 static struct sigaction before_watch;
 
 static double now(void)
