@@ -83,7 +83,7 @@ bw run $lamb --max-tokens 1 "$prompt" --json
 is seeds_are_random_unless_given "$([ "$(json receipt.seed)" != "$first" ] && echo yes)" yes
 bw run $lamb --temperature 0 --raw --max-tokens 60 "Once upon a time" --json
 whole=$(json text)
-is raw_goes_on_with_the_prompt "$(json receipt.prompt_tokens):$(json finish_reason)" "$(json receipt.prompt_tokens):length"
+is raw_goes_on_with_the_prompt "$(json receipt.prompt_tokens):$(json finish_reason)" 4:length
 stop=${whole:20:6}
 for draft in off 3; do
     bw run $lamb --temperature 0 --raw --max-tokens 60 --draft $draft "Once upon a time" --stop "zzzzzz" --stop "$stop" --json
