@@ -194,7 +194,7 @@ static void print_result(const evaluation *e)
 {
     const bw_model_info *info = bw_model_get_info(e->model);
     struct json_object *out = json_object_new_object();
-    json_object_object_add(out, "model", json_object_new_string(info->path));
+    json_object_object_add(out, "model", bw_json_text(info->path));
     json_object_object_add(out, "tokens", json_object_new_int(e->n_ids));
     json_object_object_add(out, "mean_loss", bw_json_number(mean_loss(e), 9));
     json_object_object_add(out, "perplexity", bw_json_number(exp(mean_loss(e)), 9));

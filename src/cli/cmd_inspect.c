@@ -182,7 +182,7 @@ static void add_int(struct json_object *to, const char *name, int64_t value)
 
 static void add_text(struct json_object *to, const char *name, const char *value)
 {
-    json_object_object_add(to, name, json_object_new_string(value));
+    json_object_object_add(to, name, bw_json_text(value));
 }
 
 static void add_bool(struct json_object *to, const char *name, bool value)
@@ -319,7 +319,7 @@ static void print_json(const inspect_options *o, const bw_findings *f)
 {
     struct json_object *out = json_object_new_object(), *problems = json_object_new_array();
     for (int i = 0; i < f->n_problems; i++)
-        json_object_array_add(problems, json_object_new_string(f->problems[i]));
+        json_object_array_add(problems, bw_json_text(f->problems[i]));
     add_text(out, "path", o->model);
     add_text(out, "container", bw_checkpoint_container(f->checkpoint) == BW_CONTAINER_GGUF ? "gguf" : "safetensors");
     add_int(out, "files", bw_checkpoint_n_files(f->checkpoint));

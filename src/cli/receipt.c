@@ -4,8 +4,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <json.h>
+#include <utf8proc.h>
 
 void bw_receipt_add(bw_receipt *receipt, const bw_usage *usage, int n_tokens)
 {
@@ -131,6 +134,28 @@ struct json_object *bw_json_number(double value, int digits)
     return json_object_new_double_s(value, text);
 }
 
+struct json_object *bw_json_text(const char *text)
+{
+    static const char replacement[] = "\xEF\xBF\xBD";
+    const size_t n = strlen(text);
+    char *out = n < INT32_MAX / 3 ? malloc(3 * n + 1) : NULL;
+    size_t n_out = 0;
+    if (!out)
+        return NULL;
+    for (size_t i = 0; i < n;) {
+        utf8proc_int32_t codepoint;
+        const utf8proc_ssize_t length = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i),
+                                                         &codepoint);
+        const size_t n_from = length > 0 ? (size_t)length : 1, n_to = length > 0 ? n_from : sizeof replacement - 1;
+        memcpy(out + n_out, length > 0 ? text + i : replacement, n_to);
+        i += n_from;
+        n_out += n_to;
+    }
+    struct json_object *string = json_object_new_string_len(out, (int)n_out);
+    free(out);
+    return string;
+}
+
 static struct json_object *draft_json(const bw_receipt *r)
 {
     struct json_object *draft = json_object_new_object(), *accepted = json_object_new_array();
@@ -173,8 +198,8 @@ struct json_object *bw_receipt_json(const bw_receipt *r)
     struct json_object *out = json_object_new_object();
     if (!out)
         return NULL;
-    json_object_object_add(out, "model", json_object_new_string(info->path));
-    json_object_object_add(out, "architecture", json_object_new_string(info->architecture));
+    json_object_object_add(out, "model", bw_json_text(info->path));
+    json_object_object_add(out, "architecture", bw_json_text(info->architecture));
     json_object_object_add(out, "prompt_tokens", json_object_new_int64(r->prompt_tokens));
     json_object_object_add(out, "generated_tokens", json_object_new_int64(r->generated_tokens));
     json_object_object_add(out, "prefill_tokens_per_s", bw_json_number(per_second(r->prefilled, r->prefill_s), 6));
@@ -184,7 +209,7 @@ struct json_object *bw_receipt_json(const bw_receipt *r)
     json_object_object_add(out, "load_s", bw_json_number(info->load_s, 6));
     json_object_object_add(out, "threads", json_object_new_int(info->n_threads));
     json_object_object_add(out, "cpu", json_object_new_string(info->cpu_level));
-    json_object_object_add(out, "cpu_name", json_object_new_string(info->cpu_name));
+    json_object_object_add(out, "cpu_name", bw_json_text(info->cpu_name));
     json_object_object_add(out, "activations", json_object_new_string(info->int8_activations ? "int8" : "f32"));
     json_object_object_add(out, "multiply", json_object_new_string(info->multiply_note ? info->multiply_note : ""));
     json_object_object_add(out, "kv", json_object_new_string(bw_setup_kv(r->setup)));

@@ -35,5 +35,7 @@ struct json_object *bw_receipt_json(const bw_receipt *receipt);
 
 /* Helpers for other JSON: a double printed with `digits` significant digits, null unless finite. */
 struct json_object *bw_json_number(double value, int digits);
+/* A text from outside, as a path may be: bytes that are not UTF-8 as U+FFFD each. NULL: no memory. */
+struct json_object *bw_json_text(const char *text);
 
 #endif

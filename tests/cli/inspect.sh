@@ -31,6 +31,19 @@ is kv_doubles_with_the_context "$(bw inspect $lamb --json --ctx 8192; json memor
 is the_total_is_the_sum "$(json memory.total)" \
     $(($(json memory.weights) + $(json memory.kv) + $(json memory.state) + $(json memory.scratch)))
 
+# A path that is not UTF-8 stays valid in every JSON: a byte as U+FFFD.
+odd=$work/$'caf\351 \303\251'
+cp -r $golden/dense-r2 "$odd"
+shown=$work/$'caf\357\277\275 \303\251'
+bw inspect "$odd" --json
+is inspect_shows_an_odd_path "$status:$(json path)" "0:$shown"
+bw run "$odd" --ids "$odd/ids.json" --max-tokens 1 --json
+is run_shows_an_odd_path "$status:$(json receipt.model)" "0:$shown"
+bw eval "$odd" --ids "$odd/ids.json"
+is eval_shows_an_odd_path "$status:$(json model)" "0:$shown"
+LC_ALL=C sed -i 's/mtp\.fc\.weight/mtp.fx.weight/' "$odd/model.safetensors"
+bw inspect "$odd" --json
+is a_problem_shows_an_odd_path "$status:$(json problems | grep -cF "$shown"):$(iconv -f UTF-8 "$work/out" >/dev/null && echo valid)" 1:1:valid
 bw inspect $golden/moe-8of16
 shows experts '^  experts +8 of 16 per token'
 shows experts_have_a_head_of_19 '^MTP: 19/19 tensors'
