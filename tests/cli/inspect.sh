@@ -43,7 +43,7 @@ bw eval "$odd" --ids "$odd/ids.json"
 is eval_shows_an_odd_path "$status:$(json model)" "0:$shown"
 LC_ALL=C sed -i 's/mtp\.fc\.weight/mtp.fx.weight/' "$odd/model.safetensors"
 bw inspect "$odd" --json
-is a_problem_shows_an_odd_path "$status:$(json problems | grep -cF "$shown"):$(iconv -f UTF-8 "$work/out" >/dev/null && echo valid)" 1:1:valid
+is a_problem_shows_an_odd_path "$status:$(json problems | grep -cF "${shown##*/}"):$(iconv -f UTF-8 "$work/out" >/dev/null && echo valid)" 1:1:valid
 bw inspect $golden/moe-8of16
 shows experts '^  experts +8 of 16 per token'
 shows experts_have_a_head_of_19 '^MTP: 19/19 tensors'
