@@ -184,7 +184,7 @@ static void describe(const bw_option *option, char *out, size_t n)
     case BW_OPTION_CHOICE: snprintf(out, n, "one of %s", option->choices); break;
     case BW_OPTION_LIST: snprintf(out, n, "a text that is not empty, at most %d times", BW_MAX_LIST); break;
     case BW_OPTION_CUSTOM: snprintf(out, n, "%s", option->expected); break;
-    default: snprintf(out, n, "a %s", option->value ? option->value : "value"); break;
+    default: snprintf(out, n, "%s", option->expected ? option->expected : "a value"); break;
     }
 }
 

@@ -36,7 +36,7 @@ typedef struct bw_option {
     int open;
     const char *choices;
     bool (*read)(void *target, const char *text); /* false: not what `expected` says */
-    const char *expected;
+    const char *expected; /* of CUSTOM and TEXT, for messages: "a file name" */
 } bw_option;
 
 typedef struct bw_seed_option {

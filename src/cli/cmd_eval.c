@@ -42,10 +42,13 @@ static bw_args_result read_options(eval_options *o, int argc, char **argv)
     *o = (eval_options){ .setup = BW_SETUP_DEFAULTS };
     const bw_option options[] = {
         { BW_OPTION_GROUP, .name = "Input (one of them; -: standard input)" },
-        { BW_OPTION_TEXT, "--text", "FILE", &o->text_file, .help = "a text; special tokens in it are matched" },
-        { BW_OPTION_TEXT, "--ids", "FILE", &o->ids_file, .help = "a JSON array of token ids" },
+        { BW_OPTION_TEXT, "--text", "FILE", &o->text_file, .expected = "a file name, or - for standard input",
+          .help = "a text; special tokens in it are matched" },
+        { BW_OPTION_TEXT, "--ids", "FILE", &o->ids_file, .expected = "a file name, or - for standard input",
+          .help = "a JSON array of token ids" },
         { BW_OPTION_GROUP, .name = "Output (raw head outputs, float32, .npy)" },
-        { BW_OPTION_TEXT, "--logits", "OUT", &o->logits, .help = "those of every row: [tokens, vocab]" },
+        { BW_OPTION_TEXT, "--logits", "OUT", &o->logits, .expected = "the name of a file to write",
+          .help = "those of every row: [tokens, vocab]" },
         { BW_OPTION_COUNTED, "--draft-logits", "N OUT", &o->draft_logits, .low = 1, .high = BW_MAX_DRAFTS,
           .help = "those of N drafts after the text and its most\nprobable next token: [N, vocab]" },
         BW_SETUP_OPTIONS(o->setup, "tokens at most; default: as many as the input\nhas, up to the model's context"),

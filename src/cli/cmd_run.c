@@ -44,12 +44,13 @@ static bw_args_result read_options(run_options *o, int argc, char **argv)
                         .temperature = NAN, .top_p = NAN, .min_p = NAN, .presence = NAN, .frequency = NAN, .repetition = NAN };
     const bw_option options[] = {
         { BW_OPTION_GROUP, .name = "Prompt" },
-        { BW_OPTION_TEXT, "--system", "TEXT", &o->system, .help = "system message; default none" },
+        { BW_OPTION_TEXT, "--system", "TEXT", &o->system, .expected = "a text",
+          .help = "system message; default none" },
         { BW_OPTION_SET, .name = "--think", .target = &o->think, .help = "let the model think first (default)" },
         { BW_OPTION_CLEAR, .name = "--no-think", .target = &o->think, .help = "answer at once" },
         { BW_OPTION_SET, .name = "--raw", .target = &o->raw,
           .help = "no chat format: the model goes on with the\nprompt; special tokens in it are matched" },
-        { BW_OPTION_TEXT, "--ids", "FILE", &o->ids_file,
+        { BW_OPTION_TEXT, "--ids", "FILE", &o->ids_file, .expected = "a file name, or - for standard input",
           .help = "prompt as a JSON array of token ids, taken\nunchanged; implies --raw; -: standard input" },
         { BW_OPTION_GROUP, .name = "Sampling (defaults: the checkpoint's own)" },
         { BW_OPTION_SEED, "--seed", "N", &o->seed, .help = "same seed, same text; default random" },

@@ -93,8 +93,9 @@ static bool read_id(int32_t *id, const struct json_object *array, size_t i, cons
     }
     const int64_t value = json_object_get_int64(item);
     if (value < 0 || value > INT32_MAX) {
-        bw_terminal_fail("%s: item %zu is %" PRId64 ", which is no token id: expected 0 to %d", name, i, value,
-                         INT32_MAX);
+        /* json-c stops at the ends of an int64 */
+        bw_terminal_fail("%s: item %zu is %" PRId64 "%s, which is no token id: expected 0 to %d", name, i, value,
+                         value == INT64_MAX ? " or more" : value == INT64_MIN ? " or less" : "", INT32_MAX);
         return false;
     }
     *id = (int32_t)value;

@@ -98,6 +98,8 @@ done <<'CASES'
 id_outside_the_vocabulary|[1, 2, 320]|320
 negative_id|[1, -2]|-2
 id_above_32_bits|[1, 4294967296]|4294967296
+id_above_64_bits|[1, 99999999999999999999]|9223372036854775807 or more
+id_below_64_bits|[1, -99999999999999999999]|-9223372036854775808 or less
 fraction|[1, 2.5]|2.5
 word|[1, "two"]|"two"
 no_ids|[]|at least one

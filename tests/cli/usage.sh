@@ -70,5 +70,7 @@ refuses eval_without_input 2 "input is missing" --text --ids -- eval $lamb
 refuses eval_with_two_inputs 2 "--text and --ids" -- eval $lamb --text a --ids b
 refuses eval_draft_logits_without_count 2 --draft-logits '"x.npy"' "from 1 to 8" -- eval $lamb --text a --draft-logits x.npy
 refuses eval_draft_logits_too_many 2 --draft-logits '"9"' "from 1 to 8" -- eval $lamb --text a --draft-logits 9 x.npy
+refuses eval_logits_without_file 2 --logits "expected the name of a file to write" -- eval $lamb --text a --logits
+refuses eval_text_without_file 2 --text "expected a file name" -- eval $lamb --text
 refuses eval_draft_logits_without_file 2 --draft-logits "second value is missing" -- eval $lamb --text a --draft-logits 3
 exit $failed
