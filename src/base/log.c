@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/utf8.h"
+
 static bw_log_fn sink;
 static void *sink_arg;
 
@@ -22,5 +24,6 @@ void bw_log(bw_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    bw_utf8_one_line(line); /* names from files may hold anything */
     sink(sink_arg, level, line);
 }

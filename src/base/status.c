@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 /* snprintf cuts bytes, not characters: drop the torn tail of a UTF-8 sequence. */
 static void drop_torn_character(char *text, size_t size)
 {
@@ -17,27 +19,6 @@ static void drop_torn_character(char *text, size_t size)
         text[i - 1] = '\0';
 }
 
-/* Length of the well-formed UTF-8 character at p, 0 if there is none. */
-static int character(const unsigned char *p)
-{
-    const int n = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3 : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
-    for (int i = 1; i < n; i++)
-        if ((p[i] & 0xC0) != 0x80) /* also the terminating NUL */
-            return 0;
-    return n;
-}
-
-/* Names from files go into messages: whatever bytes they hold, a message is one line of UTF-8. */
-static void keep_one_line(char *text)
-{
-    for (unsigned char *p = (unsigned char *)text; *p;) {
-        int n = character(p);
-        if (n <= 1 && (n == 0 || *p < 0x20 || *p == 0x7F))
-            *p = n ? ' ' : '?';
-        p += n ? n : 1;
-    }
-}
-
 bw_status bw_fail(bw_error *err, bw_status st, const char *format, ...)
 {
     if (!err)
@@ -47,7 +28,7 @@ bw_status bw_fail(bw_error *err, bw_status st, const char *format, ...)
     vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
     drop_torn_character(err->message, sizeof err->message);
-    keep_one_line(err->message);
+    bw_utf8_one_line(err->message); /* names from files go into messages, whatever bytes they hold */
     err->status = st;
     return st;
 }
@@ -64,7 +45,7 @@ bw_status bw_fail_prefix(bw_error *err, const char *format, ...)
     if (n >= 0 && (size_t)n < sizeof err->message)
         snprintf(err->message + n, sizeof err->message - (size_t)n, ": %s", old.message);
     drop_torn_character(err->message, sizeof err->message);
-    keep_one_line(err->message);
+    bw_utf8_one_line(err->message); /* names from files go into messages, whatever bytes they hold */
     return old.status;
 }
 

@@ -122,26 +122,6 @@ bw_status bw_check_unfinished(const char *path, bw_error *err)
     return BW_OK;
 }
 
-bool bw_utf8_is_valid(const unsigned char *p, uint64_t n)
-{
-    for (uint64_t i = 0; i < n;) {
-        unsigned c = p[i++];
-        if (c < 0x80)
-            continue;
-        int more = c >= 0xC2 && c < 0xE0 ? 1 : c >= 0xE0 && c < 0xF0 ? 2 : c >= 0xF0 && c < 0xF5 ? 3 : 0;
-        if (!more || n - i < (uint64_t)more)
-            return false;
-        unsigned low = c == 0xE0 ? 0xA0 : c == 0xF0 ? 0x90 : 0x80, high = c == 0xED ? 0x9F : c == 0xF4 ? 0x8F : 0xBF;
-        if (p[i] < low || p[i] > high) /* no overlong form, no surrogate, nothing above U+10FFFF */
-            return false;
-        for (int k = 1; k < more; k++)
-            if ((p[i + (uint64_t)k] & 0xC0) != 0x80)
-                return false;
-        i += (uint64_t)more;
-    }
-    return true;
-}
-
 const char *bw_shape_text(char *text, size_t size, const uint64_t *shape, int n_dims)
 {
     size_t at = (size_t)snprintf(text, size, "[");

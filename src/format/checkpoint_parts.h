@@ -61,6 +61,4 @@ bw_status bw_checkpoint_from_memory(bw_checkpoint **out, bw_container container,
 bw_status bw_json_read(const char *path, const unsigned char *data, uint64_t bytes, struct json_object **out,
                        bw_error *err);
 
-bool bw_utf8_is_valid(const unsigned char *text, uint64_t n);
-
 #endif

@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 enum { MAX_TENSOR_NAME = 63, DEFAULT_ALIGNMENT = 32 };
 
@@ -139,7 +140,7 @@ static bw_status read_name(cursor *f, const char *what, size_t longest, const ch
     if (st)
         return st;
     if (!slice.n || slice.n > longest || memchr(slice.text, 0, slice.n) ||
-        !bw_utf8_is_valid((const unsigned char *)slice.text, slice.n))
+        bw_utf8_valid_prefix(slice.text, slice.n) != slice.n)
         return bw_fail(f->err, BW_E_FORMAT, "%s: byte %" PRIu64 ": %s of %zu bytes; 1 to %zu bytes of UTF-8 are expected: the file is damaged",
                        f->path, f->at - slice.n, what, slice.n, longest);
     char *copy = bw_parts_names(f->c, slice.n + 1);

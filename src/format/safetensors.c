@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 
 enum { MAX_DEPTH = 4, MAX_HEADER = 100000000, MAX_METADATA = 2000, MAX_EXTRA = 8 };
 
@@ -430,7 +431,7 @@ static bw_status check_length(const char *path, const unsigned char *data, uint6
     if (data[8] != '{')
         return bw_fail(err, BW_E_FORMAT, "%s: the header begins with byte %02x instead of '{': this is not a safetensors file",
                        path, data[8]);
-    if (!bw_utf8_is_valid(data + 8, *n))
+    if (bw_utf8_valid_prefix((const char *)data + 8, *n) != *n)
         return bw_fail(err, BW_E_FORMAT, "%s: the header is not valid UTF-8; the file is damaged, download it again", path);
     return BW_OK;
 }

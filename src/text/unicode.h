@@ -1,4 +1,5 @@
-/* unicode.h - UTF-8 as bytes arrive, Unicode NFC, and the byte alphabet of byte-level BPE.
+/* unicode.h - UTF-8 made whole (what is whole: base/utf8.h), Unicode NFC, and the byte alphabet of
+ * byte-level BPE.
  *
  * Never looks at tokens. Any thread; no state. */
 #ifndef BW_TEXT_UNICODE_H
@@ -9,14 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-
-/* What stands at s[0 .. n), n >= 1: the length of a well-formed character (1 to 4); or -k: the
- * first k bytes are malformed and together become one U+FFFD; or 0: all n bytes are the start of a
- * character that needs more. Malformed stretches are cut as Python's errors='replace' does. */
-int bw_utf8_next(const unsigned char *s, size_t n);
-
-/* The bytes of s[0 .. n) before the first malformed one; n when the text is well formed. */
-size_t bw_utf8_valid_prefix(const char *text, size_t n);
+#include "base/utf8.h"
 
 /* Copies with every malformed stretch as U+FFFD; out has room for 3 n bytes. Returns the bytes
  * written. An unfinished character at the end is malformed too. */

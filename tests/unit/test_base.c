@@ -5,8 +5,10 @@
 #include <stdatomic.h>
 
 #include "base/half.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "base/utf8.h"
 
 TEST(every_f16_survives_the_way_through_f32)
 {
@@ -128,7 +130,57 @@ TEST(messages_are_one_line_of_utf8_whatever_a_file_holds)
     check_str(err.message, "a b c \xC3\xA9 ? ? ??");
 }
 
+static const struct malformed {
+    const char *bytes, *shown;
+} malformed[] = {
+    { "\xED\xA0\x80", "???" },         /* the surrogate U+D800 */
+    { "\xED\xBF\xBF", "???" },         /* U+DFFF */
+    { "\xE0\x9F\xBF", "???" },         /* U+07FF in three bytes */
+    { "\xF0\x8F\xBF\xBF", "????" },   /* U+FFFF in four */
+    { "\xC1\xBF", "??" },               /* U+007F in two */
+    { "\xF4\x90\x80\x80", "????" },   /* U+110000 */
+    { "\xF5\x80\x80\x80", "????" },
+};
+
+static char last_line[200];
+
+static void keep_line(void *arg, bw_log_level level, const char *line)
+{
+    (void)arg, (void)level;
+    snprintf(last_line, sizeof last_line, "%s", line);
+}
+
+TEST(what_is_no_utf8_never_reaches_a_message_or_the_log)
+{
+    bw_error err;
+    bw_log_to(keep_line, NULL);
+    for (size_t i = 0; i < BW_COUNT(malformed); i++) {
+        check_int(bw_utf8_valid_prefix(malformed[i].bytes, strlen(malformed[i].bytes)), 0);
+        bw_fail(&err, BW_E_FORMAT, "%s", malformed[i].bytes);
+        check_str(err.message, malformed[i].shown);
+        bw_log(BW_LOG_WARNING, "%s", malformed[i].bytes);
+        check_str(last_line, malformed[i].shown);
+    }
+    bw_log_to(NULL, NULL);
+}
+
+TEST(control_characters_never_reach_a_message_or_the_log)
+{
+    bw_error err;
+    static const char bad[] = "a\x1B[2Jb\x7F" "c\xC2\x80" "d\xC2\x9B" "31me\xC2\x9F" "f";
+    static const char fine[] = "\xC2\xA0\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF\xEE\x80\x80\xF0\x90\x80\x80\xF4\x8F\xBF\xBF";
+    bw_log_to(keep_line, NULL);
+    bw_fail(&err, BW_E_FORMAT, "%s", bad);
+    check_str(err.message, "a [2Jb c d 31me f");
+    bw_log(BW_LOG_WARNING, "%s", bad);
+    check_str(last_line, "a [2Jb c d 31me f");
+    bw_log(BW_LOG_WARNING, "%s", fine);
+    check_str(last_line, fine);
+    bw_log_to(NULL, NULL);
+}
+
 TESTS_MAIN(ENTRY(every_f16_survives_the_way_through_f32), ENTRY(f32_rounds_to_the_nearest_f16_ties_to_even),
            ENTRY(bf16_rounds_to_nearest_even), ENTRY(memory_is_counted_and_can_be_made_to_fail),
            ENTRY(every_unit_runs_exactly_once_on_any_number_of_threads), ENTRY(a_pool_that_cannot_be_made_says_so),
-           ENTRY(messages_are_cut_on_a_character), ENTRY(messages_are_one_line_of_utf8_whatever_a_file_holds))
+           ENTRY(messages_are_cut_on_a_character), ENTRY(messages_are_one_line_of_utf8_whatever_a_file_holds),
+           ENTRY(what_is_no_utf8_never_reaches_a_message_or_the_log), ENTRY(control_characters_never_reach_a_message_or_the_log))
