@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
-enum { MAX_DEPTH = 4, MAX_HEADER = 100000000, MAX_METADATA = 2000, MAX_EXTRA = 8 };
+enum { MAX_DEPTH = 4, MAX_HEADER = 100000000, MAX_METADATA = 2000, MAX_EXTRA = 8, MAX_INNER_KEYS = 64 };
 
 static const struct element {
     const char *name;
@@ -174,41 +174,108 @@ static bw_status read_integer(scanner *s, const char *what, uint64_t *value)
     return BW_OK;
 }
 
-/* Any value, for a key we do not know. */
+static bool take_digits(scanner *s)
+{
+    const unsigned char *start = s->p;
+    while (s->p < s->end && *s->p >= '0' && *s->p <= '9')
+        s->p++;
+    return s->p > start;
+}
+
+static bool at_one_of(const scanner *s, int a, int b)
+{
+    return s->p < s->end && (*s->p == a || *s->p == b);
+}
+
+/* -? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?   What follows is the caller's to judge. */
+static bool skip_number(scanner *s)
+{
+    s->p += at_one_of(s, '-', '-');
+    if (at_one_of(s, '0', '0'))
+        s->p++;
+    else if (!take_digits(s))
+        return false;
+    if (at_one_of(s, '.', '.')) {
+        s->p++;
+        if (!take_digits(s))
+            return false;
+    }
+    if (at_one_of(s, 'e', 'E')) {
+        s->p++;
+        s->p += at_one_of(s, '+', '-');
+        return take_digits(s);
+    }
+    return true;
+}
+
+static bool skip_word(scanner *s, const char *word)
+{
+    const size_t n = strlen(word);
+    if ((size_t)(s->end - s->p) < n || memcmp(s->p, word, n) != 0)
+        return false;
+    s->p += n;
+    return true;
+}
+
+static bw_status skip_value(scanner *s, int depth);
+
+static bw_status skip_list(scanner *s, int depth)
+{
+    bw_status st;
+    s->p++;
+    if (take(s, ']'))
+        return BW_OK;
+    do {
+        if ((st = skip_value(s, depth + 1)))
+            return st;
+    } while (take(s, ','));
+    return take(s, ']') ? BW_OK : malformed(s, "a list does not end");
+}
+
+static bw_status skip_object(scanner *s, int depth)
+{
+    const char *keys[MAX_INNER_KEYS];
+    int n = 0;
+    bw_status st;
+    s->p++;
+    if (take(s, '}'))
+        return BW_OK;
+    do {
+        if (n == MAX_INNER_KEYS)
+            return malformed(s, "an object of an unknown key has more than 64 keys");
+        if ((st = read_string(s, &keys[n])))
+            return st;
+        for (int i = 0; i < n; i++)
+            if (strcmp(keys[i], keys[n]) == 0)
+                return malformed(s, "a key stands twice in one object");
+        n++;
+        if (!take(s, ':'))
+            return malformed(s, "a colon is expected here");
+        if ((st = skip_value(s, depth + 1)))
+            return st;
+    } while (take(s, ','));
+    return take(s, '}') ? BW_OK : malformed(s, "an object does not end");
+}
+
+/* Any value, for a key we do not know; not used, but it must be JSON. */
 static bw_status skip_value(scanner *s, int depth)
 {
-    const char *text;
+    const int c = peek(s);
     char *names = s->names;
-    int c = peek(s);
+    const char *text;
     bw_status st = BW_OK;
-    if (c == '"') {
+    if ((c == '{' || c == '[') && depth > MAX_DEPTH)
+        return malformed(s, "values are nested deeper than 4 levels");
+    if (c == '"')
         st = read_string(s, &text);
-        s->names = names;
-        return st;
-    }
-    if (c == '{' || c == '[') {
-        const int close = c == '{' ? '}' : ']';
-        if (depth > MAX_DEPTH)
-            return malformed(s, "values are nested deeper than 4 levels");
-        s->p++;
-        if (take(s, close))
-            return BW_OK;
-        do {
-            if (c == '{' && ((st = read_string(s, &text)) || !take(s, ':')))
-                return st ? st : malformed(s, "a colon is expected here");
-            s->names = names;
-            if ((st = skip_value(s, depth + 1)))
-                return st;
-        } while (take(s, ','));
-        return take(s, close) ? BW_OK : malformed(s, "a list or object does not end");
-    }
-    const unsigned char *start = s->p;
-    while (s->p < s->end && (strchr("+-.", *s->p) || (*s->p >= '0' && *s->p <= '9') || ((*s->p | 32) >= 'a' && (*s->p | 32) <= 'z')))
-        s->p++;
-    size_t n = (size_t)(s->p - start);
-    bool word = (n == 4 && (!memcmp(start, "true", 4) || !memcmp(start, "null", 4))) || (n == 5 && !memcmp(start, "false", 5));
-    bool number = n > 0 && (*start == '-' || (*start >= '0' && *start <= '9'));
-    return word || number ? BW_OK : malformed(s, "a value is expected here");
+    else if (c == '{')
+        st = skip_object(s, depth);
+    else if (c == '[')
+        st = skip_list(s, depth);
+    else if (!skip_word(s, "true") && !skip_word(s, "false") && !skip_word(s, "null") && !skip_number(s))
+        st = malformed(s, "a value is expected here");
+    s->names = names;
+    return st;
 }
 
 /* ---- entries ------------------------------------------------------------------------------------- */

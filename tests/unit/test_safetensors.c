@@ -42,6 +42,43 @@ TEST(valid_headers_of_every_kind_open)
     check_ok(parse_header("{\"a\":{\"dtype\":\"F32\",\"x\":[1,{\"y\":null}],\"shape\":[1],\"data_offsets\":[0,4]}}", 4, &err), err);
 }
 
+static bw_status parse_unknown(const char *value, bw_error *err)
+{
+    char header[4000];
+    snprintf(header, sizeof header, "{\"a\":{\"x\":%s,\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", value);
+    bytes b = safetensors_of(header, 4);
+    unsigned char *at = memchr(b.data + 8, '@', b.n - 8); /* stands for NUL */
+    if (at)
+        *at = 0;
+    bw_checkpoint *c;
+    bw_status st = parse(&c, b.data, b.n, err);
+    bw_checkpoint_close(c);
+    bytes_free(&b);
+    return st;
+}
+
+TEST(the_value_of_an_unknown_key_must_be_json)
+{
+    static const char *const good[] = { "0", "-0", "1", "-12", "0.5", "1e5", "1E+5", "-1.25e-07", "true", "false", "null", "\"s\"", "[]", "{}",
+                                        "[0 , 1.5,null]", "{\"k\":{\"k\":true},\"l\":{\"k\":1}}" };
+    static const char *const bad[] = { "1abc.e+-", "1abc", "01", "-", "-01", "+1", ".5", "1.", "1.e5", "1e", "1e+", "1e5.5", "0x10", "1-2", "NaN",
+                                       "-Infinity", "nul", "nulll", "True", "tru", "", "@", "1@", "[1,]", "[,1]", "[1 2]", "{\"k\":1,}",
+                                       "{\"k\" 1}", "{k:1}", "[1}" };
+    static const char *const twice[] = { "{\"k\":1,\"k\":2}", "[{\"k\":1,\"l\":2,\"\\u006b\":3}]" };
+    bw_error err;
+    for (size_t i = 0; i < BW_COUNT(good); i++)
+        check_ok(parse_unknown(good[i], &err), err);
+    for (size_t i = 0; i < BW_COUNT(bad); i++)
+        check_that(parse_unknown(bad[i], &err) == BW_E_FORMAT, "%s is accepted", bad[i]);
+    for (size_t i = 0; i < BW_COUNT(twice); i++)
+        check_error(parse_unknown(twice[i], &err), BW_E_FORMAT, err, "x.safetensors", "twice");
+    char many[3000] = "{";
+    for (int i = 0; i < 65; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many), "%s\"%d\":0", i ? "," : "", i);
+    strcat(many, "}");
+    check_error(parse_unknown(many, &err), BW_E_FORMAT, err, "more than 64 keys");
+}
+
 TEST(tensors_are_lent_as_the_header_describes_them)
 {
     bw_checkpoint *c;
@@ -257,6 +294,7 @@ TEST(every_allocation_may_fail)
 }
 
 TESTS_MAIN(ENTRY(valid_headers_of_every_kind_open), ENTRY(tensors_are_lent_as_the_header_describes_them),
+           ENTRY(the_value_of_an_unknown_key_must_be_json),
            ENTRY(a_header_that_contradicts_itself_or_the_file_is_named), ENTRY(a_length_that_cannot_be_is_refused_before_it_is_used),
            ENTRY(what_is_saved_in_place_of_a_model_is_recognised), ENTRY(headers_made_to_be_slow_are_refused_soon),
            ENTRY(no_cut_and_no_flipped_bit_reads_outside_the_file), ENTRY(every_allocation_may_fail))
