@@ -429,6 +429,9 @@ bw_status bw_gguf_open(bw_checkpoint *c, bw_error *err)
     const bool named = split_name(c->path, &part, &count, &prefix);
     if (named && declared < 0 && count > 1)
         bw_log(BW_LOG_WARNING, "%s is named like a part of a split model but has no split keys: read alone", c->path);
+    if (named && declared >= 0 && declared != count)
+        return bw_fail(err, BW_E_FORMAT, "%s: its key split.count says %" PRId64 " part%s, its name says %d: the file was renamed or belongs to another model",
+                       c->path, declared, declared == 1 ? "" : "s", count);
     if (declared <= 1)
         return BW_OK;
     if (!named)

@@ -429,6 +429,13 @@ TEST(split_parts_that_do_not_belong_together_are_named)
     snprintf(alone, sizeof alone, "%s/renamed.gguf", dir);
     write_part(alone, &(part){ 0, 2, 2, "a" });
     check_error(bw_checkpoint_open(&c, alone, &err), BW_E_FORMAT, err, "renamed.gguf", "one of 2 parts");
+    write_part(part_path(dir, 1, 4), &(part){ 0, 1, 1, "a" });
+    check_error(bw_checkpoint_open(&c, part_path(dir, 1, 4), &err), BW_E_FORMAT, err, "m-00001-of-00004.gguf", "split.count says 1 part,", "name says 4");
+    write_part(part_path(dir, 1, 4), &(part){ 0, 2, 1, "a" });
+    check_error(bw_checkpoint_open(&c, part_path(dir, 1, 4), &err), BW_E_FORMAT, err, "split.count says 2 parts,", "name says 4");
+    write_part(part_path(dir, 1, 1), &(part){ 0, 1, 1, "a" });
+    check_ok(bw_checkpoint_open(&c, part_path(dir, 1, 1), &err), err); /* a split model of one part */
+    bw_checkpoint_close(c);
     write_part(part_path(dir, 3, 7), &(part){ -1, -1, -1, "a" });
     check_ok(bw_checkpoint_open(&c, part_path(dir, 3, 7), &err), err); /* only named like one */
     bw_checkpoint_close(c);
