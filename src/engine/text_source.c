@@ -59,9 +59,21 @@ static bw_status map_member(bw_map *map, const char **text, char *path, const ch
     return st;
 }
 
+/* Where several templates stand in a list of {"name", "template"}, the one named default. */
+static struct json_object *default_template(struct json_object *list)
+{
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *entry = json_object_array_get_idx(list, i), *name, *template;
+        if (json_object_is_type(entry, json_type_object) && json_object_object_get_ex(entry, "name", &name) &&
+            json_object_is_type(name, json_type_string) && strcmp(json_object_get_string(name), "default") == 0)
+            return json_object_object_get_ex(entry, "template", &template) ? template : NULL;
+    }
+    return NULL;
+}
+
 /* The template inside a tokenizer_config.json: its bytes live as long as *root, which the caller
- * puts. Anything else than a string there is no template. */
-static const char *config_template(struct json_object **root, const bw_map *config, size_t *n)
+ * puts. *odd: something else than a template stands there. */
+static const char *config_template(struct json_object **root, const bw_map *config, size_t *n, bool *odd)
 {
     *root = NULL;
     struct json_object *value = NULL;
@@ -70,8 +82,12 @@ static const char *config_template(struct json_object **root, const bw_map *conf
         *root = json_tokener_parse_ex(parser, (const char *)config->data, (int)config->bytes);
         json_tokener_free(parser);
     }
-    if (!json_object_object_get_ex(*root, "chat_template", &value) || !json_object_is_type(value, json_type_string))
+    *odd = json_object_object_get_ex(*root, "chat_template", &value) && value;
+    if (json_object_is_type(value, json_type_array))
+        value = default_template(value);
+    if (!json_object_is_type(value, json_type_string))
         return NULL;
+    *odd = false;
     *n = (size_t)json_object_get_string_len(value);
     return json_object_get_string(value);
 }
@@ -95,9 +111,11 @@ static bw_status open_folder(bw_text_source **out, const char *folder, bw_error 
     if ((st = bw_tokenizer_from_json(&tokenizer, json_path, json_text, json.bytes, config_path, config_text, config.bytes, err)))
         goto done;
     size_t n = template.bytes;
-    if (!text && !(text = config_template(&root, &config, &n)))
+    bool odd = false;
+    if (!text && !(text = config_template(&root, &config, &n, &odd)))
         n = 0;
-    st = make(out, tokenizer, text, n, err);
+    if (!(st = make(out, tokenizer, text, n, err)) && odd)
+        (*out)->chat_note = "3.6 assumed: chat_template in tokenizer_config.json is neither a text nor a list with one named default";
 done:
     json_object_put(root);
     bw_map_close(&json);

@@ -104,6 +104,37 @@ TEST(a_template_may_stand_in_the_configuration_or_be_unknown)
     free(template);
 }
 
+TEST(of_a_list_of_templates_the_default_one_counts)
+{
+    const char *folder = fresh_folder("templates");
+    size_t n;
+    char *template = read_file(repo_path("models/lamb/chat_template.jinja"), &n);
+    copy_from_lamb(folder, "tokenizer.json");
+    for (int kind = 0; kind < 5; kind++) {
+        struct json_object *config = json_object_new_object(), *list = json_object_new_array(), *entry = json_object_new_object();
+        json_object_object_add(entry, "name", json_object_new_string(kind ? "rag" : "default"));
+        json_object_object_add(entry, "template", json_object_new_string(template));
+        json_object_array_add(list, json_tokener_parse("{\"name\":\"tool_use\",\"template\":\"{{ hello }}\"}"));
+        json_object_array_add(list, entry);
+        if (kind == 2)
+            json_object_array_add(list, json_tokener_parse("{\"name\":\"default\",\"template\":5}"));
+        if (kind == 3)
+            json_object_array_add(list, json_object_new_int(1));
+        json_object_object_add(config, "chat_template", kind == 4 ? json_object_new_int(7) : json_object_get(list));
+        const char *text = json_object_to_json_string(config);
+        put_file(folder, "tokenizer_config.json", text, strlen(text));
+        bw_error err;
+        bw_text_source *s;
+        check_ok(bw_text_source_open(&s, folder, &err), err);
+        check_int(bw_text_source_chat_known(s), kind == 0);
+        check_that(!kind == !strstr(bw_text_source_chat_note(s), "tokenizer_config.json is neither"), "%d: %s", kind, bw_text_source_chat_note(s));
+        bw_text_source_close(s);
+        json_object_put(config);
+        json_object_put(list);
+    }
+    free(template);
+}
+
 TEST(where_there_is_no_tokenizer_the_message_says_what_was_looked_for)
 {
     bw_error err;
@@ -310,6 +341,7 @@ TEST(a_reply_is_split_through_the_public_functions)
 
 TESTS_MAIN(ENTRY(a_folder_brings_all_tokens_and_its_chat_format), ENTRY(a_tokenizer_json_alone_has_its_own_tokens_and_no_template),
            ENTRY(a_gguf_file_brings_tokens_types_and_template), ENTRY(a_template_may_stand_in_the_configuration_or_be_unknown),
+           ENTRY(of_a_list_of_templates_the_default_one_counts),
            ENTRY(where_there_is_no_tokenizer_the_message_says_what_was_looked_for),
            ENTRY(a_checkpoint_without_a_usable_tokenizer_still_opens),
            ENTRY(recorded_conversations_have_the_ids_of_their_text_unless_they_spell_special_tokens), ENTRY(a_user_cannot_forge_a_turn),
