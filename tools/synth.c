@@ -6,6 +6,7 @@
  * The weights are normally distributed with the spread trained ones have, so that nothing overflows
  * and every code occurs. They are drawn once, packed, and then dealt out block by block: a file
  * grows as fast as the disk takes it. */
+#include <errno.h>
 #include <json.h>
 #include <math.h>
 #include <stdio.h>
@@ -186,16 +187,67 @@ static json_object *field(json_object *object, const char *key)
     return value;
 }
 
-/* otherwise 0: required. *ok falls to false with a message. */
-static int whole(json_object *object, const char *key, int otherwise, bool *ok)
+typedef struct reader {
+    const char *path;
+    bool ok; /* falls with a message */
+} reader;
+
+static void complain(reader *r, const char *key, json_object *found, const char *expected)
+{
+    fprintf(stderr, "synth: %s: %s is %.60s; %s is expected\n", r->path, key, found ? json_object_to_json_string(found) : "missing", expected);
+    r->ok = false;
+}
+
+/* otherwise 0: required. */
+static int whole(reader *r, json_object *object, const char *key, int otherwise)
 {
     json_object *value = field(object, key);
-    int64_t n = value ? json_object_get_int64(value) : otherwise;
+    if (!value && otherwise)
+        return otherwise;
+    const int64_t n = json_object_is_type(value, json_type_int) ? json_object_get_int64(value) : 0;
     if (n >= 1 && n <= 1 << 24)
         return (int)n;
-    fprintf(stderr, "synth: %s is missing or out of range\n", key);
-    *ok = false;
+    complain(r, key, value, "an integer from 1 to 16777216");
     return 1;
+}
+
+static double number(reader *r, json_object *object, const char *key, double otherwise)
+{
+    json_object *value = field(object, key);
+    if (!value)
+        return otherwise;
+    const bool typed = json_object_is_type(value, json_type_double) || json_object_is_type(value, json_type_int);
+    const double x = typed ? json_object_get_double(value) : 0;
+    if (x > 0 && x <= 1e18)
+        return x;
+    complain(r, key, value, "a number above 0 and up to 1e18");
+    return otherwise;
+}
+
+static bool truth(reader *r, json_object *object, const char *key)
+{
+    json_object *value = field(object, key);
+    if (value && !json_object_is_type(value, json_type_boolean))
+        complain(r, key, value, "true or false");
+    return json_object_is_type(value, json_type_boolean) && json_object_get_boolean(value);
+}
+
+static void read_section(reader *r, json_object *rope, int section[3])
+{
+    static const int usual[3] = { 11, 11, 10 };
+    json_object *list = field(rope, "mrope_section");
+    memcpy(section, usual, sizeof usual);
+    if (!list)
+        return;
+    bool fits = json_object_is_type(list, json_type_array) && json_object_array_length(list) == 3;
+    for (size_t i = 0; fits && i < 3; i++) {
+        json_object *one = json_object_array_get_idx(list, i);
+        const int64_t n = json_object_is_type(one, json_type_int) ? json_object_get_int64(one) : -1;
+        fits = n >= 0 && n <= 1 << 24;
+        section[i] = fits ? (int)n : 0;
+    }
+    if (!fits)
+        complain(r, "mrope_section", list, "a list of three integers from 0 up");
 }
 
 static bool read_shape(const char *path, shape *s)
@@ -206,46 +258,49 @@ static bool read_shape(const char *path, shape *s)
         json_object_put(top);
         return false;
     }
-    bool ok = true;
+    reader r = { path, true };
     json_object *text = field(top, "text_config") ? field(top, "text_config") : top;
     json_object *rope = field(text, "rope_parameters") ? field(text, "rope_parameters") : text;
-    json_object *section = field(rope, "mrope_section"), *part = field(rope, "partial_rotary_factor");
-    const char *type = field(text, "model_type") ? json_object_get_string(field(text, "model_type")) : "";
-    s->moe = strstr(type, "moe") != NULL;
-    s->hidden = whole(text, "hidden_size", 0, &ok);
-    s->layers = whole(text, "num_hidden_layers", 0, &ok);
-    s->interval = whole(text, "full_attention_interval", 4, &ok);
-    s->heads = whole(text, "num_attention_heads", 0, &ok);
-    s->kv_heads = whole(text, "num_key_value_heads", 0, &ok);
-    s->head_dim = whole(text, "head_dim", 256, &ok);
-    s->k_heads = whole(text, "linear_num_key_heads", 16, &ok);
-    s->v_heads = whole(text, "linear_num_value_heads", 32, &ok);
-    s->d_k = whole(text, "linear_key_head_dim", 128, &ok);
-    s->d_v = whole(text, "linear_value_head_dim", 128, &ok);
-    s->conv = whole(text, "linear_conv_kernel_dim", 4, &ok);
-    s->vocab = whole(text, "vocab_size", 0, &ok);
-    s->context = whole(text, "max_position_embeddings", 262144, &ok);
+    json_object *type = field(text, "model_type");
+    if (type && !json_object_is_type(type, json_type_string))
+        complain(&r, "model_type", type, "a string");
+    s->moe = type && strstr(json_object_get_string(type), "moe") != NULL;
+    s->hidden = whole(&r, text, "hidden_size", 0);
+    s->layers = whole(&r, text, "num_hidden_layers", 0);
+    s->interval = whole(&r, text, "full_attention_interval", 4);
+    s->heads = whole(&r, text, "num_attention_heads", 0);
+    s->kv_heads = whole(&r, text, "num_key_value_heads", 0);
+    s->head_dim = whole(&r, text, "head_dim", 256);
+    s->k_heads = whole(&r, text, "linear_num_key_heads", 16);
+    s->v_heads = whole(&r, text, "linear_num_value_heads", 32);
+    s->d_k = whole(&r, text, "linear_key_head_dim", 128);
+    s->d_v = whole(&r, text, "linear_value_head_dim", 128);
+    s->conv = whole(&r, text, "linear_conv_kernel_dim", 4);
+    s->vocab = whole(&r, text, "vocab_size", 0);
+    s->context = whole(&r, text, "max_position_embeddings", 262144);
     if (s->moe) {
-        s->experts = whole(text, "num_experts", 256, &ok);
-        s->experts_used = whole(text, "num_experts_per_tok", 8, &ok);
-        s->expert_ffn = whole(text, "moe_intermediate_size", 512, &ok);
-        s->shared_ffn = whole(text, "shared_expert_intermediate_size", 512, &ok);
+        s->experts = whole(&r, text, "num_experts", 256);
+        s->experts_used = whole(&r, text, "num_experts_per_tok", 8);
+        s->expert_ffn = whole(&r, text, "moe_intermediate_size", 512);
+        s->shared_ffn = whole(&r, text, "shared_expert_intermediate_size", 512);
     } else {
-        s->ffn = whole(text, "intermediate_size", 0, &ok);
+        s->ffn = whole(&r, text, "intermediate_size", 0);
     }
-    s->eps = field(text, "rms_norm_eps") ? json_object_get_double(field(text, "rms_norm_eps")) : 1e-6;
-    s->theta = field(rope, "rope_theta") ? json_object_get_double(field(rope, "rope_theta")) : 1e7;
-    s->rotary = (int)(s->head_dim * (part ? json_object_get_double(part) : 0.25));
-    s->tied = json_object_get_boolean(field(text, "tie_word_embeddings")) || json_object_get_boolean(field(top, "tie_word_embeddings"));
-    static const int usual[3] = { 11, 11, 10 };
-    for (size_t i = 0; i < 3; i++)
-        s->section[i] = section ? json_object_get_int(json_object_array_get_idx(section, i)) : usual[i];
+    s->eps = number(&r, text, "rms_norm_eps", 1e-6);
+    s->theta = number(&r, rope, "rope_theta", 1e7);
+    const double part = number(&r, rope, "partial_rotary_factor", 0.25);
+    if (part > 1)
+        complain(&r, "partial_rotary_factor", field(rope, "partial_rotary_factor"), "a number above 0 and up to 1");
+    s->rotary = (int)(s->head_dim * fmin(part, 1));
+    s->tied = truth(&r, text, "tie_word_embeddings");
+    s->tied |= truth(&r, top, "tie_word_embeddings");
+    read_section(&r, rope, s->section);
     if (s->layers > 1000) {
-        fprintf(stderr, "synth: %d layers are too many\n", s->layers);
-        ok = false;
+        fprintf(stderr, "synth: %s: %d layers are too many, up to 1000 are understood\n", path, s->layers);
+        r.ok = false;
     }
     json_object_put(top);
-    return ok;
+    return r.ok;
 }
 
 /* ---- GGUF header --------------------------------------------------------------------------------- */
@@ -520,6 +575,19 @@ static bool choose_type(plan *p, const char *name)
     return false;
 }
 
+static bool choose_seed(const char *text)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long seed = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno) { /* strtoull takes blanks and signs */
+        fprintf(stderr, "synth: --seed is %s; a whole number from 0 to 2^64 - 1 is expected\n%s", text, usage);
+        return false;
+    }
+    random_state = seed * 0x2545F4914F6CDD1Du;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     const char *paths[2] = { NULL, NULL };
@@ -536,7 +604,8 @@ int main(int argc, char **argv)
             if (!choose_type(&p, argv[++i]))
                 return 2;
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-            random_state = strtoull(argv[++i], NULL, 10) * 0x2545F4914F6CDD1Du;
+            if (!choose_seed(argv[++i]))
+                return 2;
         } else if (argv[i][0] != '-' && n_paths < 2) {
             paths[n_paths++] = argv[i];
         } else {

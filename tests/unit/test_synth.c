@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/dequant.h"
@@ -111,5 +112,52 @@ TEST(a_seed_repeats_a_file_and_another_gives_another)
     free(c);
 }
 
+/* The tool's exit status, -1 if a signal ended it, and what it said. */
+static int fails(const char *shape, const char *options, char *said, size_t size)
+{
+    char json[300], command[1000];
+    snprintf(json, sizeof json, "%s/odd.json", temp_dir());
+    FILE *f = fopen(json, "w");
+    check(f && fputs(shape, f) >= 0 && fclose(f) == 0);
+    snprintf(command, sizeof command, "%s %s %s/odd.gguf %s 2>&1", repo_path("tools/synth"), json, temp_dir(), options);
+    FILE *pipe = popen(command, "r");
+    check(pipe != NULL);
+    said[fread(said, 1, size - 1, pipe)] = '\0';
+    const int st = pclose(pipe);
+    return WIFEXITED(st) && WEXITSTATUS(st) < 126 ? WEXITSTATUS(st) : -1;
+}
+
+TEST(shapes_and_seeds_that_cannot_be_are_named)
+{
+    static const struct odd {
+        const char *fields, *options, *says;
+        int status;
+    } odd[] = {
+        { "\"mrope_section\": 5", "", "odd.json: mrope_section is 5; a list of three integers", 1 },
+        { "\"mrope_section\": [1, 2]", "", "mrope_section is [ 1, 2 ];", 1 },
+        { "\"mrope_section\": [1, 2, \"x\"]", "", "mrope_section is", 1 },
+        { "\"hidden_size\": \"256\"", "", "hidden_size is \"256\"; an integer from 1", 1 },
+        { "\"hidden_size\": 2.5", "", "hidden_size is 2.5; an integer", 1 },
+        { "\"head_dim\": 0", "", "head_dim is 0; an integer", 1 },
+        { "\"model_type\": [1]", "", "model_type is", 1 },
+        { "\"rms_norm_eps\": \"x\"", "", "rms_norm_eps is \"x\"; a number", 1 },
+        { "\"partial_rotary_factor\": 2", "", "partial_rotary_factor is 2; a number above 0 and up to 1", 1 },
+        { "\"tie_word_embeddings\": 1", "", "tie_word_embeddings is 1; true or false", 1 },
+        { "\"conv\": 1", "--seed abc", "--seed is abc; a whole number", 2 },
+        { "\"conv\": 1", "--seed 5x", "--seed is 5x;", 2 },
+        { "\"conv\": 1", "--seed -1", "--seed is -1;", 2 },
+        { "\"conv\": 1", "--seed 99999999999999999999", "--seed is 99999999999999999999;", 2 },
+    };
+    if (access(repo_path("tools/synth"), X_OK) != 0)
+        skip_because("tools/synth is not built");
+    for (size_t i = 0; i < BW_COUNT(odd); i++) {
+        char shape[700], said[2000];
+        snprintf(shape, sizeof shape, "{\"hidden_size\": 256, \"num_hidden_layers\": 4, \"num_attention_heads\": 4, \"num_key_value_heads\": 2,"
+                 "\"vocab_size\": 320, \"intermediate_size\": 512, %s}", odd[i].fields);
+        const int status = fails(shape, odd[i].options, said, sizeof said);
+        check_that(status == odd[i].status && strstr(said, odd[i].says), "%s %s: status %d, said %s", odd[i].fields, odd[i].options, status, said);
+    }
+}
+
 TESTS_MAIN(ENTRY(every_type_gives_a_file_that_resolves), ENTRY(the_head_can_be_left_out),
-           ENTRY(a_seed_repeats_a_file_and_another_gives_another))
+           ENTRY(a_seed_repeats_a_file_and_another_gives_another), ENTRY(shapes_and_seeds_that_cannot_be_are_named))
