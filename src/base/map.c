@@ -12,9 +12,11 @@ bw_status bw_map_open(bw_map *map, const char *path, bw_error *err)
 {
     *map = (bw_map){ 0 };
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
+    struct stat info;
+    if (fd < 0 && errno == ENOENT && lstat(path, &info) == 0)
+        return bw_fail(err, BW_E_IO, "%s: is a link to a file that is not there: download it again", path);
     if (fd < 0)
         return bw_fail(err, BW_E_IO, "%s: cannot open: %s", path, strerror(errno));
-    struct stat info;
     bw_status st = BW_OK;
     if (fstat(fd, &info) != 0) {
         st = bw_fail(err, BW_E_IO, "%s: cannot stat: %s", path, strerror(errno));

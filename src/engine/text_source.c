@@ -37,10 +37,11 @@ static bw_status make(bw_text_source **out, bw_tokenizer *tokenizer, const char 
 
 /* ---- a folder, a tokenizer.json ---- */
 
+/* A link that leads nowhere is there, too: opening it fails and says so. */
 static bool exists(const char *path)
 {
     struct stat info;
-    return stat(path, &info) == 0;
+    return lstat(path, &info) == 0;
 }
 
 /* Maps folder/name if it is there; *path [MAX_PATH] gets its name. *text is its bytes, NULL if it is not there. */

@@ -3,6 +3,7 @@
 #include "lib/check.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 #include <sys/stat.h>
 
 #include <json-c/json.h>
@@ -133,6 +134,18 @@ TEST(of_a_list_of_templates_the_default_one_counts)
         json_object_put(list);
     }
     free(template);
+}
+
+TEST(a_template_that_is_a_link_to_nowhere_is_no_missing_template)
+{
+    const char *folder = fresh_folder("dangling");
+    char path[400];
+    copy_from_lamb(folder, "tokenizer.json");
+    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
+    check(symlink("../blobs/nowhere", path) == 0);
+    bw_error err;
+    bw_text_source *s;
+    check_error(bw_text_source_open(&s, folder, &err), BW_E_IO, err, "chat_template.jinja", "a link to a file that is not there");
 }
 
 TEST(where_there_is_no_tokenizer_the_message_says_what_was_looked_for)
@@ -341,7 +354,7 @@ TEST(a_reply_is_split_through_the_public_functions)
 
 TESTS_MAIN(ENTRY(a_folder_brings_all_tokens_and_its_chat_format), ENTRY(a_tokenizer_json_alone_has_its_own_tokens_and_no_template),
            ENTRY(a_gguf_file_brings_tokens_types_and_template), ENTRY(a_template_may_stand_in_the_configuration_or_be_unknown),
-           ENTRY(of_a_list_of_templates_the_default_one_counts),
+           ENTRY(of_a_list_of_templates_the_default_one_counts), ENTRY(a_template_that_is_a_link_to_nowhere_is_no_missing_template),
            ENTRY(where_there_is_no_tokenizer_the_message_says_what_was_looked_for),
            ENTRY(a_checkpoint_without_a_usable_tokenizer_still_opens),
            ENTRY(recorded_conversations_have_the_ids_of_their_text_unless_they_spell_special_tokens), ENTRY(a_user_cannot_forge_a_turn),

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/dequant.h"
 #include "base/half.h"
@@ -902,6 +903,27 @@ TEST(an_index_that_does_not_fit_its_shards_is_refused)
     }
 }
 
+TEST(a_link_that_leads_nowhere_is_named)
+{
+    static const char *const names[] = { "model.safetensors.index.json", "model-00002-of-00002.safetensors", "config.json",
+                                         "generation_config.json" };
+    for (size_t i = 0; i < BW_COUNT(names); i++) {
+        file_model m;
+        model a;
+        bw_error err;
+        char path[400];
+        model_read(&m, dense());
+        for (int k = 0; k < m.n; k++)
+            m.tensors[k].shard = k % 2;
+        const char *dir = model_write(&m, fresh_dir(), 2);
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        remove(path);
+        check(symlink("../blobs/nowhere", path) == 0);
+        check_error(open_model(&a, dir, false, &err), BW_E_IO, err, names[i], "a link to a file that is not there");
+        model_free(&m);
+    }
+}
+
 TEST(tensors_outside_the_index_are_told_and_not_used)
 {
     file_model m;
@@ -1022,6 +1044,6 @@ TESTS_MAIN(ENTRY(every_golden_folder_resolves_with_its_whole_head), ENTRY(every_
            ENTRY(a_model_without_a_head_says_so_and_runs), ENTRY(packed_experts_of_the_head_are_not_counted_as_usable),
            ENTRY(vision_tensors_are_counted_and_left),
            ENTRY(gguf_problems_are_named_in_the_files_own_words), ENTRY(a_folder_that_is_no_whole_model_says_what_it_is),
-           ENTRY(an_index_that_does_not_fit_its_shards_is_refused), ENTRY(tensors_outside_the_index_are_told_and_not_used),
+           ENTRY(an_index_that_does_not_fit_its_shards_is_refused), ENTRY(a_link_that_leads_nowhere_is_named), ENTRY(tensors_outside_the_index_are_told_and_not_used),
            ENTRY(one_tensor_in_two_shards_without_an_index_is_an_error), ENTRY(a_damaged_header_never_leads_outside_the_file),
            ENTRY(every_allocation_may_fail))
