@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/dtype.h"
 #include "base/half.h"
@@ -532,6 +533,8 @@ static bool put_matrix(FILE *f, const tensor *t)
 static bool write_file(const plan *p, const char *path, const char *name)
 {
     FILE *f = fopen(path, "wb");
+    struct stat info;
+    const bool regular = f && fstat(fileno(f), &info) == 0 && S_ISREG(info.st_mode);
     bool ok = f != NULL;
     uint64_t bytes = 0;
     if (f) {
@@ -553,7 +556,7 @@ static bool write_file(const plan *p, const char *path, const char *name)
         printf("%s: %d tensors, %.2f GiB\n", path, p->n, (double)bytes / (1 << 30));
     else
         perror(path);
-    if (!ok && f)
+    if (!ok && regular) /* half a model; a device such as /dev/full is not ours to remove */
         remove(path);
     return ok;
 }

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -159,5 +160,21 @@ TEST(shapes_and_seeds_that_cannot_be_are_named)
     }
 }
 
+TEST(a_device_is_not_removed_when_writing_fails)
+{
+    if (access(repo_path("tools/synth"), X_OK) != 0)
+        skip_because("tools/synth is not built");
+    if (access("/dev/full", W_OK) != 0)
+        skip_because("there is no /dev/full");
+    char link[300], said[2000];
+    struct stat info;
+    snprintf(link, sizeof link, "%s/odd.gguf", temp_dir()); /* through a link: were it removed, only the link would go */
+    check(symlink("/dev/full", link) == 0);
+    check_int(fails(dense_shape(), "", said, sizeof said), 1);
+    check(strstr(said, "No space left"));
+    check(lstat(link, &info) == 0);
+}
+
 TESTS_MAIN(ENTRY(every_type_gives_a_file_that_resolves), ENTRY(the_head_can_be_left_out),
-           ENTRY(a_seed_repeats_a_file_and_another_gives_another), ENTRY(shapes_and_seeds_that_cannot_be_are_named))
+           ENTRY(a_seed_repeats_a_file_and_another_gives_another), ENTRY(shapes_and_seeds_that_cannot_be_are_named),
+           ENTRY(a_device_is_not_removed_when_writing_fails))
