@@ -172,7 +172,7 @@ static bw_status finish(bw_checkpoint *c, bw_error *err)
     return BW_OK;
 }
 
-static bool ends_with(const char *text, const char *end)
+bool bw_ends_with(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
@@ -189,7 +189,7 @@ static bw_status open_container(bw_checkpoint *c, bw_error *err)
         c->folder = bw_mem_strdup(c->path);
         return c->folder ? bw_hf_folder_open(c, err) : bw_fail_memory(err, c->path, strlen(c->path) + 1);
     }
-    if (ends_with(c->path, ".safetensors") || ends_with(c->path, ".json"))
+    if (bw_ends_with(c->path, ".safetensors") || bw_ends_with(c->path, ".json"))
         return bw_fail(err, BW_E_ARGUMENT, "%s: give the folder that holds the model instead of one of its files", c->path);
     c->container = BW_CONTAINER_GGUF;
     return bw_gguf_open(c, err);
@@ -270,11 +270,6 @@ const char *bw_checkpoint_path(const bw_checkpoint *c)
 int bw_checkpoint_n_files(const bw_checkpoint *c)
 {
     return c->n_files;
-}
-
-const char *bw_checkpoint_file_path(const bw_checkpoint *c, int file)
-{
-    return c->files[file].path;
 }
 
 const bw_map *bw_checkpoint_file_map(const bw_checkpoint *c, int file)

@@ -46,7 +46,6 @@ const char *bw_checkpoint_path(const bw_checkpoint *checkpoint); /* as it was gi
 
 /* Weight files, in order; bytes of all of them. */
 int bw_checkpoint_n_files(const bw_checkpoint *checkpoint);
-const char *bw_checkpoint_file_path(const bw_checkpoint *checkpoint, int file);
 const bw_map *bw_checkpoint_file_map(const bw_checkpoint *checkpoint, int file);
 uint64_t bw_checkpoint_bytes(const bw_checkpoint *checkpoint);
 

@@ -42,6 +42,8 @@ bw_status bw_check_impostor(const char *path, const unsigned char *data, uint64_
 /* BW_E_FORMAT when a download of `path` is unfinished: path.aria2 and its like lie beside it. */
 bw_status bw_check_unfinished(const char *path, bw_error *err);
 
+bool bw_ends_with(const char *text, const char *end);
+
 /* The containers. Each adds its tensors (and values) to *c, unsorted. */
 bw_status bw_hf_folder_open(bw_checkpoint *c, bw_error *err);
 bw_status bw_gguf_open(bw_checkpoint *c, bw_error *err);

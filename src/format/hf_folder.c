@@ -15,12 +15,6 @@
 
 static const char INDEX[] = "model.safetensors.index.json", SINGLE[] = "model.safetensors";
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* ---- the listing --------------------------------------------------------------------------------- */
 
 typedef struct listing {
@@ -43,12 +37,12 @@ static int by_text(const void *a, const void *b)
 
 static bw_status list_one(listing *l, const char *folder, const char *name, bw_error *err)
 {
-    l->gguf |= ends_with(name, ".gguf");
-    l->pickle |= ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth");
-    l->unfinished |= ends_with(name, ".aria2") || ends_with(name, ".incomplete") || ends_with(name, ".part") ||
-                     ends_with(name, ".crdownload");
+    l->gguf |= bw_ends_with(name, ".gguf");
+    l->pickle |= bw_ends_with(name, ".bin") || bw_ends_with(name, ".pt") || bw_ends_with(name, ".pth");
+    l->unfinished |= bw_ends_with(name, ".aria2") || bw_ends_with(name, ".incomplete") || bw_ends_with(name, ".part") ||
+                     bw_ends_with(name, ".crdownload");
     l->hub_cache |= strcmp(name, "snapshots") == 0;
-    if (!ends_with(name, ".safetensors"))
+    if (!bw_ends_with(name, ".safetensors"))
         return BW_OK;
     if (l->n == BW_MAX_FILES)
         return bw_fail(err, BW_E_LIMIT, "%s: more than %d safetensors files", folder, BW_MAX_FILES);
