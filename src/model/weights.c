@@ -699,6 +699,9 @@ static bool norms_are_offsets(resolver *r)
     if (offsets && multipliers)
         note(&r->main, BW_E_FORMAT, "the convolutions of %d layers are in MLX order and those of %d are not: files of two models are mixed",
              multipliers, offsets);
+    if (!r->config->n_linear)
+        bw_log(BW_LOG_WARNING, "%s: no layer has a convolution, which would tell an MLX re-save: norms are taken as offsets from one",
+               bw_checkpoint_path(r->checkpoint));
     if (multipliers)
         bw_log(BW_LOG_INFO, "%s: an MLX re-save by the order of its convolutions: norms are taken as stored", bw_checkpoint_path(r->checkpoint));
     return multipliers == 0;

@@ -773,6 +773,32 @@ TEST(packed_experts_of_the_head_are_not_counted_as_usable)
     }
 }
 
+TEST(a_model_of_attention_alone_cannot_tell_an_mlx_resave_and_says_so)
+{
+    file_model m;
+    model a;
+    bw_error err;
+    model_read(&m, dense());
+    for (int i = 0; i < m.n; i++) { /* the last layer alone, as layer 0 */
+        char *layer = strstr(m.tensors[i].name, "language_model.layers.");
+        char *digit = layer ? layer + strlen("language_model.layers.") : NULL;
+        m.tensors[i].dropped = digit && *digit != '3';
+        if (digit && *digit == '3')
+            *digit = '0';
+    }
+    char *config = replace(m.config, "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 1, \"full_attention_interval\": 1");
+    config = replace(config, "\"layer_types\"", "\"not_layer_types\"");
+    m.config = replace(config, "\"full_attention_interval\": 4", "\"mark\": 4");
+    logged[0] = '\0';
+    bw_log_to(keep_line, NULL);
+    check_ok(open_model(&a, model_write(&m, fresh_dir(), 1), false, &err), err);
+    bw_log_to(NULL, NULL);
+    check(a.config.n_layers == 1 && !a.config.n_linear);
+    check_that(strstr(logged, "MLX re-save: norms are taken as offsets"), "%s", logged);
+    close_model(&a);
+    model_free(&m);
+}
+
 TEST(vision_tensors_are_counted_and_left)
 {
     file_model m;
@@ -1043,6 +1069,7 @@ TESTS_MAIN(ENTRY(every_golden_folder_resolves_with_its_whole_head), ENTRY(every_
            ENTRY(each_problem_names_its_tensor_and_what_was_expected), ENTRY(many_problems_are_counted_and_the_first_named),
            ENTRY(a_model_without_a_head_says_so_and_runs), ENTRY(packed_experts_of_the_head_are_not_counted_as_usable),
            ENTRY(vision_tensors_are_counted_and_left),
+           ENTRY(a_model_of_attention_alone_cannot_tell_an_mlx_resave_and_says_so),
            ENTRY(gguf_problems_are_named_in_the_files_own_words), ENTRY(a_folder_that_is_no_whole_model_says_what_it_is),
            ENTRY(an_index_that_does_not_fit_its_shards_is_refused), ENTRY(a_link_that_leads_nowhere_is_named), ENTRY(tensors_outside_the_index_are_told_and_not_used),
            ENTRY(one_tensor_in_two_shards_without_an_index_is_an_error), ENTRY(a_damaged_header_never_leads_outside_the_file),
