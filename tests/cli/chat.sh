@@ -9,9 +9,10 @@ if [ "$(timeout 10 script -qec 'echo here' /dev/null </dev/null 2>/dev/null | tr
     echo "skip chat: no pseudo-terminal to be had here (a chroot without /dev/pts?)"
     exit 0
 fi
-# chat OPTIONS: types what the function `keys` writes, the screen goes to $work/screen
+# chat OPTIONS: types what the function `keys` writes, the screen goes to $work/screen. The shell in
+# between gets Ctrl-C too, and unlike bash others end with it: the trap keeps it for the status.
 chat() {
-    keys | timeout 120 script -qec "./bellwether run models/lamb $*; echo status \$?" /dev/null >"$work/screen" 2>&1
+    keys | timeout 120 script -qec "trap : INT; ./bellwether run models/lamb $*; echo status \$?" /dev/null >"$work/screen" 2>&1
     sed -i 's/\r//g' "$work/screen"
 }
 # Waits until the screen shows $1 for the $2-th time, then types $3.
