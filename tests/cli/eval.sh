@@ -61,9 +61,10 @@ is a_text_from_standard_input "$(json perplexity)" "$perplexity"
 bw eval $lamb --text "$work/text" --kv f32 --chunk 3 --threads 1 --logits "$work/t.npy"
 is every_row_of_a_text_is_written "$("$npy_error" "$work/t.npy" "$work/t.npy")" 0
 
-# Ctrl-C in the middle: far more text than fits into the time.
+# Ctrl-C in the middle: far more text than fits into the time. --foreground: else timeout(1) signals
+# the process and then its group, and the second Ctrl-C ends the program at once.
 for ((i = 0; i < 1500; i++)); do cat "$work/text"; done >"$work/long"
 mkdir "$work/outputs"
-timeout --preserve-status -s INT 3 ./bellwether eval $lamb --threads 1 --text "$work/long" --logits "$work/outputs/x.npy" >"$work/out" 2>"$work/err"
+timeout --foreground --preserve-status -s INT 3 ./bellwether eval $lamb --threads 1 --text "$work/long" --logits "$work/outputs/x.npy" >"$work/out" 2>"$work/err"
 is ctrl_c_ends_with_130_and_leaves_nothing "$?:$(wc -c <"$work/out"):$(find "$work/outputs" -type f | wc -l)" 130:0:0
 exit $failed
