@@ -98,7 +98,7 @@ static void add_problem(bw_findings *f, const char *format, ...)
 /* The plan comes from the engine itself, which wants an open model. */
 static void plan_memory(bw_findings *f, const char *path)
 {
-    const bw_model_options options = { .n_threads = 1, .ignore_mtp = true, .no_read_ahead = true };
+    const bw_model_options options = { .ignore_mtp = true, .no_read_ahead = true };
     bw_model *model;
     bw_error err = { 0 };
     bw_log_to(NULL, NULL); /* it would only say again what was said already */
@@ -136,6 +136,8 @@ bool bw_findings_gather(bw_findings *f, const char *path, const bw_engine_option
     }
     if (bw_text_source_open_checkpoint(&f->text, f->checkpoint, f->text_note, sizeof f->text_note, &err) != BW_OK)
         add_problem(f, "%s", err.message);
+    if (f->text && f->has_config)
+        bw_text_source_complete_stops(f->text, &f->config);
     if (f->has_weights)
         plan_memory(f, path);
     return true;

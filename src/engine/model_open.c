@@ -95,22 +95,6 @@ static void note_mtp(bw_model *m, bool ignored)
         bw_log(BW_LOG_WARNING, "%s", m->mtp_note);
 }
 
-/* A chat ends its turns with <|im_end|> and texts end with <|endoftext|>, also where the checkpoint's
- * list of stop tokens names only one of them (config.json alone names the text's end). */
-static void complete_stops(bw_model *m)
-{
-    static const char *const names[] = { "<|im_end|>", "<|endoftext|>" };
-    bw_sampling_defaults *d = &m->config.sampling;
-    for (size_t i = 0; m->text && i < BW_COUNT(names); i++) {
-        const int id = bw_tokenizer_find(bw_text_source_tokenizer(m->text), names[i], strlen(names[i]));
-        bool known = id < 0 || id >= m->config.vocab || d->n_eos == BW_MAX_EOS;
-        for (int k = 0; k < d->n_eos; k++)
-            known |= d->eos[k] == id;
-        if (!known)
-            d->eos[d->n_eos++] = id;
-    }
-}
-
 /* Ids between tokens that are none themselves: added tokens somebody took out, say. */
 static bw_status find_holes(bw_model *m, bw_error *err)
 {
@@ -170,7 +154,8 @@ bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options
         goto fail;
     if ((st = find_holes(m, err)))
         goto fail;
-    complete_stops(m);
+    if (m->text)
+        bw_text_source_complete_stops(m->text, &m->config);
     note_types(m);
     note_mtp(m, o->ignore_mtp);
     fill_info(m, (double)(bw_clock_ns() - start) * 1e-9);

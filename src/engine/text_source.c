@@ -295,3 +295,17 @@ bw_status bw_text_source_chat_encode(const bw_text_source *s, const char *reques
     bw_chat_prompt_fini(&prompt);
     return st;
 }
+
+void bw_text_source_complete_stops(const bw_text_source *source, bw_config *config)
+{
+    static const char *const names[] = { "<|im_end|>", "<|endoftext|>" };
+    bw_sampling_defaults *d = &config->sampling;
+    for (size_t i = 0; i < BW_COUNT(names); i++) {
+        const int id = bw_tokenizer_find(bw_text_source_tokenizer(source), names[i], strlen(names[i]));
+        bool known = id < 0 || id >= config->vocab || d->n_eos == BW_MAX_EOS;
+        for (int k = 0; k < d->n_eos; k++)
+            known |= d->eos[k] == id;
+        if (!known)
+            d->eos[d->n_eos++] = id;
+    }
+}

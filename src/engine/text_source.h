@@ -6,6 +6,7 @@
 #define BW_ENGINE_TEXT_SOURCE_H
 
 #include "format/checkpoint.h"
+#include "model/config.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
@@ -31,6 +32,11 @@ bw_chat_variant bw_text_source_chat(const bw_text_source *source);
 bool bw_text_source_chat_known(const bw_text_source *source); /* the template is one whose text is known */
 /* "3.6", or "3.6 assumed: ..." and why. */
 const char *bw_text_source_chat_note(const bw_text_source *source);
+
+/* A chat ends its turns with <|im_end|> and texts end with <|endoftext|>, also where the checkpoint's
+ * list of stop tokens names only one of them (config.json alone names the text's end): adds those of
+ * the two that the tokenizer has and config->sampling.eos lacks. */
+void bw_text_source_complete_stops(const bw_text_source *source, bw_config *config);
 
 /* A request (chat.h) to the ids of its prompt. No special token is matched inside a message body. */
 bw_status bw_text_source_chat_encode(const bw_text_source *source, const char *request, size_t n_bytes, int32_t **ids,

@@ -15,6 +15,11 @@ shows tokenizer '^tokenizer: 8225 tokens'
 shows chat_format '^chat format: .'
 shows stop_tokens 'stop tokens 8194 8192$'
 shows memory_of_the_context '^memory for one sequence of 32768 tokens, KV f16$'
+mkdir "$work/bare" && cp "$lamb"/{config.json,tokenizer.json,tokenizer_config.json,chat_template.jinja,model.safetensors} "$work/bare"
+bw inspect "$work/bare"
+shows stops_are_completed_where_only_the_config_names_one 'stop tokens 8192 8194$'
+bw run "$work/bare" Hi --no-think --temperature 0 --json
+is the_turn_ends_all_the_same "$(grep -cE '30, ?8194\], ?"finish_reason": ?"stop"' "$work/out")" 1
 bw inspect $lamb --ctx 1000 --kv f32
 shows memory_of_another_context '^memory for one sequence of 1000 tokens, KV f32$'
 

@@ -426,7 +426,39 @@ TEST(kernels_match_plain_code)
     }
 }
 
+/* Every id but one is a hole, or no token at all: the one that is left comes out at any temperature. */
+TEST(holes_are_never_chosen_but_where_any_row_may_be)
+{
+    for (const char *const *level = fixture_levels(); *level; level++) {
+        machine m = start(*level, 1);
+        float *x = fixture_floats(40);
+        int32_t holes[29], token;
+        for (int i = 0; i < 40; i++)
+            x[i] = rnd_float();
+        x[35] = 50;
+        for (int left = 0; left < 30; left += 7) {
+            for (int i = 0, n = 0; i < 30; i++)
+                if (i != left)
+                    holes[n++] = i;
+            for (int pos = 1; pos < 20; pos++) {
+                bw_sample_args args = { .seqs = &m.seqs, .rows = &(bw_row){ 0, pos }, .n_rows = 1, .ahead = 1, .logits = x,
+                                        .vocab = 40, .n_tokens = 30, .holes = holes, .n_holes = 29, .tokens = &token };
+                m.seqs.samplers[0] = plain(pos & 1 ? 0 : 100, (uint64_t)pos);
+                m.seqs.samplers[0].presence_penalty = pos & 2 ? 1 : 0; /* the row is a copy already, or not */
+                bw_cpu_sample(&m.cpu->base, &args);
+                check_int(token, left);
+                m.seqs.samplers[0] = plain(0, 1);
+                m.seqs.samplers[0].any_row = 1;
+                bw_cpu_sample(&m.cpu->base, &args);
+                check_int(token, 35);
+            }
+        }
+        fixture_destroy(m.cpu);
+        fixture_release();
+    }
+}
+
 TESTS_MAIN(ENTRY(kernels_match_plain_code), ENTRY(every_level_chooses_what_sorting_everything_would),
            ENTRY(a_row_without_numbers_gives_a_token_all_the_same), ENTRY(penalties_count_what_they_should),
            ENTRY(tokens_come_as_often_as_the_distribution_says), ENTRY(a_token_does_not_know_where_its_row_stands),
-           ENTRY(logprobs_are_those_of_the_raw_row))
+           ENTRY(logprobs_are_those_of_the_raw_row), ENTRY(holes_are_never_chosen_but_where_any_row_may_be))
