@@ -177,7 +177,14 @@ typedef struct bw_engine bw_engine;
 
 typedef enum bw_kv_type { BW_KV_F16, BW_KV_F32 } bw_kv_type;
 
-enum { BW_MAX_DRAFTS = 8, BW_MAX_LOGPROBS = 20, BW_DRAFT_AUTO = -1, BW_DRAFT_OFF = 0 };
+enum {
+    BW_MAX_DRAFTS = 8,
+    BW_MAX_LOGPROBS = 20,
+    BW_MAX_LOGIT_BIAS = 1024, /* entries of one request */
+    BW_MAX_FORCED = 16,       /* tokens of bw_request.think_end */
+    BW_DRAFT_AUTO = -1,
+    BW_DRAFT_OFF = 0
+};
 
 typedef struct bw_engine_options {
     int context;    /* tokens of one sequence, prompt and answer; 0: the model's, at most 32,768 */
@@ -186,6 +193,13 @@ typedef struct bw_engine_options {
     int chunk;      /* prefill is cut at multiples of this position; 0: only by max_rows */
     bw_kv_type kv;
     bool no_drafts; /* plan without the MTP head's cache; requests may then not draft */
+
+    int max_waiting;       /* requests that may wait beside the max_seqs that run; 0: none */
+    uint64_t kv_memory;    /* bytes of the page pool, at least one full context; 0: max_seqs full contexts */
+    uint64_t cache_memory; /* bytes of host memory for the prefix cache's checkpoints; 0: no prefix cache */
+    double decode_gap_s;   /* ceiling of a step's time while sequences decode; 0: none but the default rule
+                              (docs/serving.md): twice a decode step, or that step and one page of prefill */
+    int min_prefill;       /* rows of prefill a step gets whatever the gap; 0: one page, 64 */
 } bw_engine_options;
 
 bw_engine_options bw_engine_defaults(void);
@@ -221,6 +235,27 @@ typedef struct bw_request {
     int n_logprobs;        /* per generated token: -1 none, else that many alternatives (0 .. 20) */
     void *user;            /* comes back in every event */
 
+    /* What is added to raw logits before penalties; ids inside the vocabulary, each at most once; copied. */
+    const struct bw_logit_bias *logit_bias;
+    int n_logit_bias;
+    int min_tokens;        /* no stop token is sampled before so many were generated */
+    /* Thinking budget: where think_budget >= 0 tokens were generated and think_end_token is not among
+     * them, the tokens think_end [n_think_end <= BW_MAX_FORCED], copied, come next instead of sampled ones. */
+    int think_budget;      /* < 0: none, the default */
+    int32_t think_end_token;
+    const int32_t *think_end;
+    int n_think_end;
+    bool loop_guard;       /* end with BW_FINISH_LOOP when the answer repeats itself (docs/serving.md) */
+
+    /* Prefix cache. marks [n_marks]: ascending prompt positions (1 .. n_prompt - 1) at which another
+     * request may part from this prompt, such as the end of the system text: a checkpoint is kept
+     * there. Copied. Requests with different salts share nothing. */
+    const int *marks;
+    int n_marks;
+    uint64_t cache_salt;
+    bool no_cache;         /* neither read nor written */
+    int priority;          /* lower first among those that wait; 0 */
+
     /* For evaluation; all NULL or 0 otherwise. Filled before the finish event.
      * prompt_logits [n_prompt, vocab]: raw head outputs of every prompt row.
      * prompt_logprobs [n_prompt]: natural log-probability of prompt[i] given those before, from the
@@ -239,28 +274,52 @@ typedef struct bw_request {
     void *force_arg;
 } bw_request;
 
+typedef struct bw_logit_bias {
+    int32_t token;
+    float bias;
+} bw_logit_bias;
+
 /* No prompt, max_tokens -1, the checkpoint's sampling and stop tokens (borrowed from the model),
  * drafts auto, no logprobs. */
 bw_request bw_request_defaults(const bw_model *model);
 
 typedef uint64_t bw_seq_id; /* never 0, never reused */
 
-/* Queues a sequence; it starts with the next step that has room.
+/* Queues a sequence; it starts with the next step that has room for it.
  * BW_E_ARGUMENT: empty prompt, an id outside the vocabulary, a sampling value out of range, drafts
  * asked of a model without a head. BW_E_LIMIT: prompt and one token do not fit the context.
- * BW_E_BUSY: max_seqs sequences are live. */
+ * BW_E_BUSY: max_seqs + max_waiting sequences are live. */
 bw_status bw_engine_submit(bw_engine *engine, const bw_request *request, bw_seq_id *id, bw_error *err);
+/* The checks of bw_engine_submit that depend on the request alone. Any thread, also while another
+ * steps the engine. */
+bw_status bw_engine_check(const bw_engine *engine, const bw_request *request, bw_error *err);
 /* Ends a sequence between steps; no event follows. False: it is not live. */
 bool bw_engine_cancel(bw_engine *engine, bw_seq_id id);
+/* A paused sequence keeps its place and computes nothing. False: it is not live. */
+bool bw_engine_pause(bw_engine *engine, bw_seq_id id, bool paused);
 
-/* Computes one step for all live sequences. With none it returns at once.
- * BW_E_FORMAT: the logits of a sequence were not numbers, so weights are damaged; it has ended without
- * an event, the others go on. */
+/* Computes one step for as many live sequences as there is room for. With none it returns at once.
+ * BW_E_FORMAT: the logits of a sequence were not numbers, so weights are damaged; it has ended with a
+ * BW_FINISH_ERROR event, the others go on. */
 bw_status bw_engine_step(bw_engine *engine, bw_error *err);
-bool bw_engine_idle(const bw_engine *engine); /* no live sequence */
+bool bw_engine_idle(const bw_engine *engine); /* no live sequence that is not paused */
+
+/* Why the prefix cache did not supply more of a prompt. */
+typedef enum bw_cache_miss {
+    BW_MISS_NONE,          /* it supplied all that it could: all but what must be computed again */
+    BW_MISS_OFF,           /* there is no cache here, or the request wanted none */
+    BW_MISS_DIFFERS,       /* the text differs from everything cached from token miss_at on */
+    BW_MISS_NO_CHECKPOINT, /* the text is known up to miss_at, but no checkpoint lies before it there */
+    BW_MISS_EVICTED        /* it was there up to miss_at, and memory was needed for others */
+} bw_cache_miss;
 
 typedef struct bw_usage {
     int prompt_tokens, generated_tokens;
+    int cached_tokens;     /* prompt tokens that the prefix cache supplied */
+    bw_cache_miss miss;
+    int miss_at;           /* a prompt position */
+    int preemptions;       /* times it gave its memory to others and was computed again later */
+    double queue_s;        /* submitted -> first step it took part in */
     double prefill_s, decode_s; /* time of the steps this sequence took part in */
     int prefill_steps, decode_steps;
     int draft_n;                /* drafts a verify had: the fixed number, or the most that auto chose */
@@ -275,7 +334,13 @@ typedef struct bw_logprob {
     float logprob; /* natural log of the softmax of the raw logits over ids below n_tokens */
 } bw_logprob;
 
-typedef enum bw_finish { BW_FINISH_NONE, BW_FINISH_STOP, BW_FINISH_LENGTH } bw_finish;
+typedef enum bw_finish {
+    BW_FINISH_NONE,
+    BW_FINISH_STOP,
+    BW_FINISH_LENGTH,
+    BW_FINISH_LOOP, /* the loop guard */
+    BW_FINISH_ERROR /* it cannot go on; bw_event.error says why */
+} bw_finish;
 
 typedef struct bw_event {
     bw_seq_id id;
@@ -287,10 +352,54 @@ typedef struct bw_event {
     int n_top;
     bw_finish finish;      /* not NONE: the last event of this sequence */
     const bw_usage *usage; /* so far; valid until the next step */
+    const char *error;     /* with BW_FINISH_ERROR; valid until the next step */
 } bw_event;
 
 /* Takes the next event of the last step. False: none left. */
 bool bw_engine_event(bw_engine *engine, bw_event *event);
+
+/* What the last step did; all 0 when it had nothing to do. */
+typedef struct bw_step_info {
+    double seconds;
+    int rows;         /* = prefill_rows + decode_rows + draft_rows */
+    int prefill_rows; /* prompt rows, and rows computed again after a preemption */
+    int decode_rows;  /* sequences that decoded: one known token each */
+    int draft_rows;   /* drafts that were verified */
+    int n_prefill, n_decode; /* sequences */
+    int n_preempted;
+} bw_step_info;
+
+const bw_step_info *bw_engine_get_step(const bw_engine *engine); /* valid until the next step */
+
+/* Gauges now, counters since bw_engine_create. */
+typedef struct bw_engine_stats {
+    int running, waiting;           /* sequences; paused ones are running */
+    int64_t waiting_tokens;         /* prompt tokens of those that wait */
+    int pages, pages_running, pages_cached; /* all; held by running sequences; held by the cache alone */
+    int page_tokens;                /* 64 */
+    int slots, slots_running;
+    int cache_nodes, checkpoints;   /* pages of the prefix tree, saved states */
+    uint64_t checkpoint_bytes, cache_memory;
+    int64_t steps, preemptions, evictions;
+    int64_t prompt_tokens, cached_tokens, generated_tokens; /* prompts are counted when they start */
+    int64_t verifies, drafted, accepted_by_position[BW_MAX_DRAFTS];
+} bw_engine_stats;
+
+void bw_engine_get_stats(const bw_engine *engine, bw_engine_stats *stats);
+
+typedef enum bw_seq_state { BW_SEQ_WAITING, BW_SEQ_PREFILL, BW_SEQ_DECODE, BW_SEQ_PAUSED } bw_seq_state;
+
+typedef struct bw_seq_info {
+    bw_seq_id id;
+    void *user;
+    bw_seq_state state;
+    int n_prefilled; /* prompt tokens computed or cached so far */
+    int draft_length; /* drafts the next step verifies */
+    bw_usage usage;
+} bw_seq_info;
+
+/* Live sequences, oldest first, at most `room`; returns their number. */
+int bw_engine_list(const bw_engine *engine, bw_seq_info *out, int room);
 
 #ifdef __cplusplus
 }
