@@ -29,7 +29,7 @@ endif
 
 # ---- packages ----------------------------------------------------------------------------------
 
-PACKAGES := json-c libpcre2-8 libutf8proc libcrypto
+PACKAGES := json-c libpcre2-8 libutf8proc libcrypto libevent_core libevent_extra libevent_pthreads
 GOALS := $(or $(MAKECMDGOALS),all)
 WANTED := $(PACKAGES) libedit $(if $(filter test test-% tests asan tsan build%,$(GOALS)),cmocka)
 ifneq ($(filter-out help clean,$(GOALS)),)
@@ -63,9 +63,9 @@ ifneq ($(MACHINE),x86_64)
   LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
 endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
-TEST_SRC := $(sort $(foreach d,unit ops property golden,$(wildcard tests/$d/test_*.c)))
+TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh))
+SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.sh))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
@@ -184,9 +184,9 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 
 tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench
 fuzz-bins: $(FUZZ_BIN)
-sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/%,$(TEST_BIN))
+sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/% $(BUILD)/tests/server/%,$(TEST_BIN))
 
-SANITIZED := $(filter tests/unit/% tests/property/%,$(TEST_SRC:.c=))
+SANITIZED := $(filter tests/unit/% tests/property/% tests/server/%,$(TEST_SRC:.c=))
 ASAN_TESTS := $(SANITIZED:%=build-asan/%)
 TSAN_TESTS := $(SANITIZED:%=build-tsan/%)
 REPLAYS := $(FUZZ_SRC:%.c=build-asan/%)
