@@ -7,6 +7,7 @@ struct bw_pages {
     bw_backend *backend;
     bw_kv_layer *layers; /* [n_layers] */
     int n_layers, n_pages, n_free;
+    size_t half_bytes; /* keys, or values, of one page of one layer */
     int *free;       /* [n_pages] ids, the last n_free are free; the next to go is free[n_free - 1] */
     int *references; /* [n_pages] */
 };
@@ -26,6 +27,7 @@ bw_status bw_pages_create(bw_pages **out, bw_backend *backend, bw_kv_codec codec
         return bw_fail_memory(err, "KV pages", sizeof *pages);
     pages->backend = backend;
     pages->n_layers = n_layers;
+    pages->half_bytes = (size_t)(bw_kv_layer_page_bytes(codec, shape) / 2);
     pages->n_pages = pages->n_free = n_pages;
     pages->layers = bw_mem_zalloc((size_t)n_layers, sizeof *pages->layers, BW_MEM_MISC);
     pages->free = bw_mem_zalloc((size_t)n_pages, sizeof *pages->free, BW_MEM_MISC);
@@ -91,6 +93,23 @@ void bw_pages_release(bw_pages *pages, int page)
 int bw_pages_free(const bw_pages *pages)
 {
     return pages->n_free;
+}
+
+int bw_pages_holders(const bw_pages *pages, int page)
+{
+    assert(page >= 0 && page < pages->n_pages);
+    return pages->references[page];
+}
+
+void bw_pages_copy(bw_pages *pages, int to, int from)
+{
+    assert(to != from && pages->references[to] == 1 && pages->references[from] > 0);
+    const size_t bytes = pages->half_bytes, at = (size_t)to * bytes, source = (size_t)from * bytes;
+    for (int l = 0; l < pages->n_layers; l++) {
+        const bw_kv_layer *layer = &pages->layers[l];
+        pages->backend->ops->copy(pages->backend, (char *)layer->k + at, (const char *)layer->k + source, bytes);
+        pages->backend->ops->copy(pages->backend, (char *)layer->v + at, (const char *)layer->v + source, bytes);
+    }
 }
 
 const bw_kv_layer *bw_pages_layers(const bw_pages *pages)

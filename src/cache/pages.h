@@ -26,6 +26,9 @@ int bw_pages_take(bw_pages *pages);
 void bw_pages_share(bw_pages *pages, int page);   /* one reference more */
 void bw_pages_release(bw_pages *pages, int page); /* one less; free at none */
 int bw_pages_free(const bw_pages *pages);         /* pages nobody holds */
+int bw_pages_holders(const bw_pages *pages, int page); /* its references */
+/* All rows of all layers of page `from` to page `to`. */
+void bw_pages_copy(bw_pages *pages, int to, int from);
 
 /* Lent; for the operations. */
 const bw_kv_layer *bw_pages_layers(const bw_pages *pages);

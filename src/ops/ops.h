@@ -244,6 +244,7 @@ typedef struct bw_ops {
     void (*upload)(bw_backend *be, void *dst, const void *host, size_t bytes);
     void (*download)(bw_backend *be, void *host, const void *src, size_t bytes); /* done after sync */
     void (*zero)(bw_backend *be, void *dst, size_t bytes);
+    void (*copy)(bw_backend *be, void *dst, const void *src, size_t bytes); /* both backend memory, apart */
     void (*sync)(bw_backend *be); /* the end of a step: the host may look */
 
     /* Takes a matrix of a file. The host data must outlive the weight. int8: round activations.

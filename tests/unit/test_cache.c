@@ -51,7 +51,35 @@ TEST(pages_are_conserved_under_random_use)
             }
         }
         check_int(bw_pages_free(pages), N - held);
+        check_int(bw_pages_holders(pages, page < 0 ? 0 : page), references[page < 0 ? 0 : page]);
     }
+    bw_pages_destroy(pages);
+    be->ops->destroy(be);
+}
+
+/* Every layer's keys and values of the page, and nothing beside them. */
+TEST(a_copied_page_has_all_rows_of_all_layers)
+{
+    enum { N = 5, LAYERS = 3 };
+    bw_backend *be = cpu();
+    bw_pages *pages;
+    bw_error err;
+    check_ok(bw_pages_create(&pages, be, BW_CODEC_F16, &attn, LAYERS, N, &err), err);
+    const size_t bytes = (size_t)bw_kv_layer_page_bytes(BW_CODEC_F16, &attn) / 2;
+    for (int i = 0; i < N; i++)
+        check_int(bw_pages_take(pages), i);
+    for (int l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < N * bytes; i++) {
+            ((unsigned char *)bw_pages_layers(pages)[l].k)[i] = (unsigned char)(i / bytes * 40 + i % 37 + (size_t)l);
+            ((unsigned char *)bw_pages_layers(pages)[l].v)[i] = (unsigned char)(i / bytes * 41 + i % 31 + (size_t)l);
+        }
+    bw_pages_copy(pages, 3, 1);
+    for (int l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < N * bytes; i++) {
+            const size_t page = i / bytes == 3 ? 1 : i / bytes, at = page * bytes + i % bytes;
+            check_int(((unsigned char *)bw_pages_layers(pages)[l].k)[i], (unsigned char)(page * 40 + at % 37 + (size_t)l));
+            check_int(((unsigned char *)bw_pages_layers(pages)[l].v)[i], (unsigned char)(page * 41 + at % 31 + (size_t)l));
+        }
     bw_pages_destroy(pages);
     be->ops->destroy(be);
 }
@@ -130,5 +158,6 @@ TEST(no_memory_for_pages_or_slots_is_one_message)
     be->ops->destroy(be);
 }
 
-TESTS_MAIN(ENTRY(pages_are_conserved_under_random_use), ENTRY(a_page_costs_what_the_plan_says),
+TESTS_MAIN(ENTRY(pages_are_conserved_under_random_use), ENTRY(a_copied_page_has_all_rows_of_all_layers),
+           ENTRY(a_page_costs_what_the_plan_says),
            ENTRY(a_slot_starts_from_nothing_and_restores_what_was_saved), ENTRY(no_memory_for_pages_or_slots_is_one_message))

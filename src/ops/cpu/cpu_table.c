@@ -69,6 +69,12 @@ static void backend_download(bw_backend *be, void *host, const void *src, size_t
     memcpy(host, src, bytes);
 }
 
+static void backend_copy(bw_backend *be, void *dst, const void *src, size_t bytes)
+{
+    (void)be;
+    memcpy(dst, src, bytes);
+}
+
 static void backend_zero(bw_backend *be, void *dst, size_t bytes)
 {
     (void)be;
@@ -163,6 +169,7 @@ static const bw_ops table = {
     .upload = backend_upload,
     .download = backend_download,
     .zero = backend_zero,
+    .copy = backend_copy,
     .sync = backend_sync,
     .place = bw_cpu_place,
     .unplace = bw_cpu_unplace,

@@ -1,0 +1,76 @@
+/* prefix_tree.h - the prefix cache: which beginnings of token sequences have their KV pages and a saved
+ * state, so that another request with the same beginning need not compute it again.
+ *
+ * A node stands for 64 tokens and the one that follows them, under its parent: its page holds the KV
+ * rows of all layers for these 64 positions. The token that follows is part of the key because the MTP
+ * head's row at a position is made of the token after it. A *checkpoint* at position P (tokens 0 ..
+ * P - 1 are in it) stands under the node of its first (P - 1) / 64 whole pages and holds the last 1 ..
+ * 64 tokens (its tail), the page with their rows, and the saved state: the recurrent state of all
+ * layers after token P - 1 and the hidden row of P - 1. Pages are held by reference count; what hangs
+ * under no checkpoint is dropped. Requests with different salts have different roots.
+ *
+ * Eviction: a checkpoint is worth the tokens it saves (its position less that of the deepest
+ * checkpoint before it on its path, which would serve instead), less the longer it was not used. To
+ * make room for a checkpoint at position P only such are evicted that save at most P tokens: a small
+ * request can never push out a large conversation. To make room for pages of running sequences
+ * the least valuable goes first, whatever it saves.
+ * Evicted beginnings are remembered for a while, as hashes only, to tell "evicted" from "never seen".
+ *
+ * Memory of states is one block taken at creation; nodes come from pools taken then too. Nothing
+ * allocates afterwards. Threads: the engine thread only. */
+#ifndef BW_CACHE_PREFIX_TREE_H
+#define BW_CACHE_PREFIX_TREE_H
+
+#include "cache/pages.h"
+
+typedef struct bw_prefix_tree bw_prefix_tree;
+
+/* state_bytes (>= 1): of one checkpoint. memory: for all of them; at least one must fit.
+ * n_pages: pages of the pool, an upper bound for nodes. pages is borrowed until destroy.
+ * BW_E_MEMORY names the bytes; BW_E_LIMIT: memory < state_bytes, names both. */
+bw_status bw_prefix_tree_create(bw_prefix_tree **out, bw_pages *pages, int n_pages, uint64_t state_bytes,
+                                uint64_t memory, bw_error *err);
+void bw_prefix_tree_destroy(bw_prefix_tree *tree); /* releases its pages; takes NULL */
+
+typedef struct bw_prefix_match {
+    int position;      /* of the deepest checkpoint on the path, 1 .. limit; 0: none */
+    int n_shared;      /* (position - 1) / 64 pages written to `shared`, each with one reference more,
+                          the caller's; to be read only */
+    int tail_page;     /* holds the rows of positions 64 n_shared .. position - 1; to be copied, not kept:
+                          valid until the next call that adds or evicts */
+    const void *state; /* the saved state; valid as tail_page */
+    bw_cache_miss miss; /* why it was not more than position: BW_MISS_NONE when position == limit */
+    int miss_at;
+} bw_prefix_match;
+
+/* The deepest checkpoint at a position <= limit (< n_tokens) whose tokens are the first of `tokens`.
+ * Counts as a use of it and of all checkpoints on its path. shared: room for (limit - 1) / 64 ids; NULL: only look,
+ * take no references, count no use. */
+void bw_prefix_tree_find(bw_prefix_tree *tree, uint64_t salt, const int32_t *tokens, int n_tokens, int limit,
+                         bw_prefix_match *match, int *shared);
+
+/* Room for a checkpoint at `position`: state_bytes of host memory to save into, or NULL when that many
+ * tokens may not push out what is there. Hand it to add or give_up before any other call. */
+void *bw_prefix_tree_reserve(bw_prefix_tree *tree, int position);
+void bw_prefix_tree_give_up(bw_prefix_tree *tree, void *state);
+/* Whether a checkpoint with just these tokens is there already (then nothing needs to be saved; counts as a use). */
+bool bw_prefix_tree_has(bw_prefix_tree *tree, uint64_t salt, const int32_t *tokens, int position);
+/* Puts the checkpoint in (has() said it was not there). tokens [position]. pages: the sequence's page ids in order, (position - 1) / 64 + 1 of them; the tree takes
+ * references to those it has not got. The sequence may go on writing rows from `position` on. */
+void bw_prefix_tree_add(bw_prefix_tree *tree, uint64_t salt, const int32_t *tokens, int position, const int *pages,
+                        void *state);
+
+/* Evicts the least valuable until at least n pages of the pool are free, or nothing that would free a
+ * page is left. Returns the pages now free. */
+int bw_prefix_tree_make_room(bw_prefix_tree *tree, int n);
+
+typedef struct bw_prefix_tree_stats {
+    int nodes, checkpoints;
+    int pages_alone;    /* pages that only the tree holds: what make_room could free */
+    uint64_t state_bytes_used, memory;
+    int64_t evictions;
+} bw_prefix_tree_stats;
+
+void bw_prefix_tree_get_stats(const bw_prefix_tree *tree, bw_prefix_tree_stats *stats);
+
+#endif
