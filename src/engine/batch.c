@@ -149,7 +149,7 @@ bw_status bw_step_plan(bw_engine *e, bw_error *err)
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < e->options.max_seqs; i++) {
             bw_sequence *s = &e->sequences[i];
-            if (!s->id || bw_sequence_in_prompt(s) != (pass == 1))
+            if (!s->id || s->paused || bw_sequence_in_prompt(s) != (pass == 1))
                 continue;
             st = pass == 0 ? plan_decode(e, s, err) : plan_prefill(e, s, err);
             if (st)

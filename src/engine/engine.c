@@ -89,6 +89,11 @@ static void upload_sampler(bw_engine *e, const bw_sequence *s, const bw_sampling
     e->backend->ops->upload(e->backend, e->seqs.samplers + s->slot, &sampler, sizeof sampler);
 }
 
+bw_status bw_engine_check(const bw_engine *e, const bw_request *r, bw_error *err)
+{
+    return check_request(e, r, err);
+}
+
 bw_status bw_engine_submit(bw_engine *e, const bw_request *r, bw_seq_id *id, bw_error *err)
 {
     bw_status st = check_request(e, r, err);
@@ -159,12 +164,58 @@ bool bw_engine_cancel(bw_engine *e, bw_seq_id id)
     return false;
 }
 
+bool bw_engine_pause(bw_engine *e, bw_seq_id id, bool paused)
+{
+    for (int i = 0; i < e->options.max_seqs; i++)
+        if (id != 0 && e->sequences[i].id == id) {
+            e->sequences[i].paused = paused;
+            return true;
+        }
+    return false;
+}
+
 bool bw_engine_idle(const bw_engine *e)
 {
     for (int i = 0; i < e->options.max_seqs; i++)
-        if (e->sequences[i].id)
+        if (e->sequences[i].id && !e->sequences[i].paused)
             return false;
     return true;
+}
+
+/* ---- looking at it --------------------------------------------------------------------------- */
+
+const bw_step_info *bw_engine_get_step(const bw_engine *e)
+{
+    return &e->last_step;
+}
+
+void bw_engine_get_stats(const bw_engine *e, bw_engine_stats *stats)
+{
+    *stats = e->stats;
+    stats->page_tokens = BW_PAGE;
+    stats->slots = e->options.max_seqs;
+    for (int i = 0; i < e->options.max_seqs; i++)
+        if (e->sequences[i].id) {
+            stats->running++;
+            stats->pages_running += e->sequences[i].n_pages;
+        }
+    stats->slots_running = stats->running;
+    stats->pages = stats->pages_running + bw_pages_free(e->pages);
+}
+
+int bw_engine_list(const bw_engine *e, bw_seq_info *out, int room)
+{
+    int n = 0;
+    for (int i = 0; i < e->options.max_seqs && n < room; i++) {
+        const bw_sequence *s = &e->sequences[i];
+        if (s->id)
+            out[n++] = (bw_seq_info){ .id = s->id, .user = s->user, .usage = s->usage, .draft_length = s->n_drafts,
+                                      .n_prefilled = s->n_rows < s->n_prompt ? s->n_rows : s->n_prompt,
+                                      .state = s->paused                  ? BW_SEQ_PAUSED
+                                               : bw_sequence_in_prompt(s) ? BW_SEQ_PREFILL
+                                                                          : BW_SEQ_DECODE };
+    }
+    return n;
 }
 
 /* ---- after a step ---------------------------------------------------------------------------- */
@@ -298,12 +349,16 @@ static bw_status settle_scores(bw_engine *e, bw_error *err)
 bw_status bw_engine_step(bw_engine *e, bw_error *err)
 {
     e->n_events = e->next_event = 0;
+    e->last_step = (bw_step_info){ 0 };
     bw_status st = bw_step_plan(e, err);
     if (st || e->host.n_rows == 0)
         return st;
     const uint64_t start = bw_clock_ns();
     bw_step_run(e);
     const double seconds = (double)(bw_clock_ns() - start) * 1e-9;
+    e->last_step.seconds = seconds;
+    e->last_step.rows = e->host.n_rows;
+    e->stats.steps++;
     st = settle_scores(e, err);
     for (int i = 0; i < e->host.n_spans; i++) {
         const bw_status damaged = check_span(e, i, err);

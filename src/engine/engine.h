@@ -76,6 +76,8 @@ struct bw_engine {
     int n_events, next_event;
     int64_t first_drafts, first_accepted; /* over the engine's life: is the head any good? */
     bool warned_head;
+    bw_step_info last_step;
+    bw_engine_stats stats; /* the counters; gauges are counted when asked */
 };
 
 /* engine.c: gives back pages, slot and stop tokens; the entry is free. */

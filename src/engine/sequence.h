@@ -12,6 +12,7 @@
 typedef struct bw_sequence {
     bw_seq_id id; /* 0: this entry is free */
     void *user;
+    bool paused;
     int slot; /* recurrent slot, and row of every per-slot table */
 
     int n_prompt, n_generated, max_tokens;
