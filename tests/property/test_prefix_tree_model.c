@@ -8,6 +8,7 @@
 #include "cache/prefix_tree.h"
 
 enum { PAGES = 60, LONGEST = 600, SEQUENCES = 4, KEPT = 400, STATE = 40 };
+#define BACK_AGAIN UINT64_MAX /* the salt of one evicted that was saved once more */
 
 typedef struct row {
     uint64_t kv, mtp; /* of the tokens up to it, and up to the one after it */
@@ -176,10 +177,11 @@ static void write_text(text *t)
         other = &gone[rnd_int(0, (n_gone < KEPT ? n_gone : KEPT) - 1)];
     if (!other)
         return;
-    t->salt = other->salt;
+    if (other->salt != BACK_AGAIN)
+        t->salt = other->salt;
     const int n = rnd_int(0, 2) ? other->n : rnd_int(1, other->n);
     memcpy(t->tokens, other->tokens, (size_t)n * sizeof(int32_t));
-    if (rnd_int(0, 2) == 0)
+    if (rnd_int(0, 2) == 0 && n < LONGEST)
         t->n = n + 1;
     if (rnd_int(0, 2) == 0 && n + 30 < LONGEST - 100)
         t->n = n + rnd_int(1, 30);
@@ -291,7 +293,6 @@ static void save(sequence *s)
     uint64_t *state = bw_prefix_tree_reserve(tree, t->n);
     if (state && rnd_int(0, 20) == 0) {
         bw_prefix_tree_give_up(tree, state);
-        state = NULL;
         follow_evictions(t->n, false);
         return;
     }
@@ -304,8 +305,6 @@ static void save(sequence *s)
     }
     for (int i = 0; i < STATE / 8; i++)
         state[i] = hash_of(t, t->n) + (uint64_t)i;
-    bw_prefix_tree_stats before;
-    bw_prefix_tree_get_stats(tree, &before);
     bw_prefix_tree_add(tree, t->salt, t->tokens, t->n, s->pages, state);
     check(n_kept < KEPT);
     /* what reserve evicted is found by its absence, before the new one counts as a use */
@@ -323,7 +322,7 @@ static void save(sequence *s)
     used(t, t->n);
     for (int i = 0; i < (n_gone < KEPT ? n_gone : KEPT); i++)
         if (gone[i].n == t->n && begins_with(t, &gone[i]))
-            gone[i].n = LONGEST; /* back again */
+            gone[i].salt = BACK_AGAIN;
 }
 
 static void check_pages(void)
