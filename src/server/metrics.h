@@ -24,6 +24,7 @@ typedef struct bw_metrics_options {
     const bw_memory_plan *plan;  /* copied */
 } bw_metrics_options;
 
+/* Strings are copied. BW_E_MEMORY. */
 bw_status bw_metrics_create(bw_metrics **out, const bw_metrics_options *options, bw_error *err);
 void bw_metrics_destroy(bw_metrics *metrics); /* takes NULL */
 
@@ -35,6 +36,8 @@ typedef struct bw_metrics_sequence {
     bw_outcome outcome;
     bw_usage usage;
     int n;              /* choices of its request */
+    bool more_choices;  /* others of them still run: what is counted per request waits for the last */
+    int most_generated; /* tokens of the longest choice that has ended; its own are taken into account */
     int max_tokens;     /* as asked, or what the context held */
     double queued_s, scheduled_s, first_token_s, last_token_s, end_s;
 } bw_metrics_sequence;
@@ -45,7 +48,8 @@ void bw_metrics_first_token(bw_metrics *metrics, double seconds_since_arrival);
 void bw_metrics_gap(bw_metrics *metrics, double seconds);
 void bw_metrics_step(bw_metrics *metrics, const bw_step_info *step);
 void bw_metrics_engine(bw_metrics *metrics, const bw_engine_stats *stats);
-/* reason: "queue_full", "context", "loading", "draining", "invalid" */
+/* reason: "queue_full", "context", "loading", "draining", "invalid"; anything else counts as "other",
+ * here and for phases; for handlers as "none" */
 void bw_metrics_rejected(bw_metrics *metrics, const char *reason);
 /* phase: "queued", "prefill", "decode" */
 void bw_metrics_client_gone(bw_metrics *metrics, const char *phase);
