@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prometheus' own checker reads the page of /metrics and the alert rules of deploy/. Debian has it in
+# Prometheus' own checker reads the page of /metrics, the alert rules and the dashboard of deploy/. Debian has it in
 # the package `prometheus` (96 MB with what it needs, so scripts/setup leaves it alone).
 set -u
 work=$(mktemp -d)
@@ -8,6 +8,7 @@ build=${BW_BUILD:-build}
 
 if ! command -v promtool >/dev/null; then
     echo "skip promtool_reads_the_page: promtool is not installed (Debian: prometheus)"
+    echo "skip promtool_reads_the_dashboards_expressions: promtool is not installed (Debian: prometheus)"
     echo "skip promtool_reads_the_alerts: promtool is not installed (Debian: prometheus)"
     exit 0
 fi
@@ -28,5 +29,11 @@ if promtool check rules deploy/alerts.yml >"$work/said" 2>&1; then
     echo "ok promtool_reads_the_alerts"
 else
     echo "not ok promtool_reads_the_alerts: $(head -c 500 "$work/said")" && failed=1
+fi
+if "$build/tests/cli/metrics_page" deploy/grafana.json >"$work/dashboard.yml" &&
+    promtool check rules "$work/dashboard.yml" >"$work/said" 2>&1; then
+    echo "ok promtool_reads_the_dashboards_expressions"
+else
+    echo "not ok promtool_reads_the_dashboards_expressions: $(head -c 500 "$work/said")" && failed=1
 fi
 exit $failed
