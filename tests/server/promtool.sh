@@ -14,7 +14,7 @@ if ! command -v promtool >/dev/null; then
 fi
 
 # 0: fine; 3: only style, which colons in vLLM's names always are; 1: not the format
-"$build/tests/cli/metrics_page" >"$work/page" || { echo "not ok a_page_can_be_made: metrics_page failed"; exit 1; }
+"$build/tests/cli/show_metrics" >"$work/page" || { echo "not ok a_page_can_be_made: show_metrics failed"; exit 1; }
 failed=0
 promtool check metrics <"$work/page" >"$work/said" 2>&1
 status=$?
@@ -30,7 +30,7 @@ if promtool check rules deploy/alerts.yml >"$work/said" 2>&1; then
 else
     echo "not ok promtool_reads_the_alerts: $(head -c 500 "$work/said")" && failed=1
 fi
-if "$build/tests/cli/metrics_page" deploy/grafana.json >"$work/dashboard.yml" &&
+if "$build/tests/cli/show_metrics" deploy/grafana.json >"$work/dashboard.yml" &&
     promtool check rules "$work/dashboard.yml" >"$work/said" 2>&1; then
     echo "ok promtool_reads_the_dashboards_expressions"
 else

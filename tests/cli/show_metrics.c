@@ -1,7 +1,7 @@
-/* metrics_page.c - for shell tests: prints the page of /metrics of a server that has had some work.
+/* show_metrics.c - for shell tests: prints the page of /metrics of a server that has had some work.
  *
- *     metrics_page            the page
- *     metrics_page FILE       a dashboard's expressions as a file of rules, which promtool can check */
+ *     show_metrics            the page
+ *     show_metrics FILE       a dashboard's expressions as a file of rules, which promtool can check */
 #include <stdio.h>
 #include <string.h>
 
@@ -43,7 +43,7 @@ static int rules_of(const char *path)
 {
     struct json_object *dashboard = json_object_from_file(path);
     if (!dashboard) {
-        fprintf(stderr, "metrics_page: %s is no JSON\n", path);
+        fprintf(stderr, "show_metrics: %s is no JSON\n", path);
         return 1;
     }
     printf("groups:\n  - name: dashboard\n    rules:\n");
@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     bw_metrics *metrics;
     bw_error err;
     if (bw_metrics_create(&metrics, &options, &err) != BW_OK) {
-        fprintf(stderr, "metrics_page: %s\n", err.message);
+        fprintf(stderr, "show_metrics: %s\n", err.message);
         return 1;
     }
     example_metrics_activity(metrics);
