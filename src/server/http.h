@@ -5,7 +5,7 @@
  * always on the loop's thread. What must be refused is refused here before a handler sees it: framing
  * that could be read in two ways, limits, timeouts, unknown routes and methods, missing keys, a server
  * that is loading or draining. Section numbers: the server contract, docs/server.md.
- * Threads: the loop's thread only, but for bw_http_wake. */
+ * Threads: the loop's thread only. */
 #ifndef BW_SERVER_HTTP_H
 #define BW_SERVER_HTTP_H
 
@@ -46,9 +46,9 @@ typedef struct bw_http_options {
     double header_timeout_s, body_timeout_s, idle_timeout_s; /* 10, 30, 75 */
     double write_timeout_s; /* 60: a reader without progress */
     double ping_s;       /* 30: comment on a silent event stream; 0: never */
-    /* One line per request when done; NULL: none. status 499: the client left. */
+    /* One line per request when done; NULL: none. status 499: the client left. Also for what was refused
+     * before a handler: the exchange then may have no route, path "" or body, and is gone afterwards. */
     void (*log)(void *arg, const bw_exchange *exchange, int status, double seconds);
-    /* The error body of the route's dialect; the default is OpenAI's. NULL: default. */
     void *arg; /* of log and of every handler */
 } bw_http_options;
 
@@ -59,7 +59,8 @@ bw_http_options bw_http_defaults(void);
  * BW_E_IO: the address cannot be had; the message names it. */
 bw_status bw_http_create(bw_http **out, struct event_base *base, const bw_route *routes, int n_routes,
                          const bw_http_options *options, bw_error *err);
-void bw_http_destroy(bw_http *http); /* closes every connection; takes NULL */
+/* Closes every connection; takes NULL. Not from a handler or a callback of an exchange. */
+void bw_http_destroy(bw_http *http);
 int bw_http_port(const bw_http *http);
 /* What routes with BW_ROUTE_READY answer. BW_DRAINING: no new connections, `Connection: close` from
  * now on. progress 0 .. 1 while loading; message: why it failed. */
@@ -83,7 +84,8 @@ uint64_t bw_exchange_arrived_ns(const bw_exchange *x); /* bw_clock_ns() of the f
 const char *bw_exchange_body(const bw_exchange *x, size_t *n);
 
 /* `gone` is called at most once, when the client has left before the answer was complete (FIN, RST, a
- * failed write, a reader stuck for write_timeout_s). The exchange is freed after it returns. */
+ * failed write, a reader stuck for write_timeout_s), or when bw_http_destroy closes its connection. The
+ * exchange is freed after it returns; inside it, it may still be looked at, and answers are ignored. */
 void bw_exchange_on_gone(bw_exchange *x, void (*gone)(void *arg), void *arg);
 
 /* One more header of the response, before it starts. */
