@@ -1,5 +1,6 @@
 /* synth.c - writes a GGUF file of random weights in the shape of a real model, to time things
- * without a download. Names, types and metadata are those of real files; there is no tokenizer.
+ * without a download. Names, types and metadata are those of real files. A tokenizer is in it only when
+ * one is given: with --tokenizer, the routes of a server that take text can be timed too.
  *
  *     tools/synth tools/shapes/2b.json /tmp/2b.gguf --type q8_0
  *
@@ -23,11 +24,14 @@ enum { ALIGNMENT = 32, POOL = 1 << 16, MAX_TENSORS = 40000, DEAL = 32 };
 
 static const char usage[] =
     "usage: tools/synth SHAPE.json OUT.gguf [--type TYPE] [--seed N] [--no-mtp]\n"
+    "                   [--tokenizer DIR]\n"
     "  SHAPE.json   a config.json of the family (tools/shapes has some)\n"
     "  --type TYPE  of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl q2_k q3_k q4_k q5_k q6_k\n"
     "               iq4_xs, or the mixes q4_k_m q5_k_m (default q8_0)\n"
     "  --seed N     another file of the same kind (default 1)\n"
     "  --no-mtp     without the MTP head\n"
+    "  --tokenizer DIR  puts in the tokenizer and chat template of a model's folder (models/lamb); rows of the\n"
+    "               head beyond its tokens belong to none\n"
     "example: tools/synth tools/shapes/2b.json 2b.gguf --type q4_k_m\n";
 
 /* ---- what to write ------------------------------------------------------------------------------- */
@@ -49,11 +53,22 @@ typedef struct tensor {
     kind kind;
 } tensor;
 
+typedef struct vocabulary {
+    json_object *tokenizer, *settings; /* own what the pointers below point to */
+    const char *folder; /* NULL: no tokenizer */
+    const char **texts; /* [n] by id */
+    unsigned char *types; /* [n] as GGUF counts them */
+    int n, end_of_turn;
+    json_object *merges;
+    char *template;
+} vocabulary;
+
 typedef struct plan {
     shape shape;
     bool mtp;
     bw_dtype type;
     const char *mix; /* "q4_k_m", or NULL: all matrices of `type` */
+    vocabulary words;
     tensor *tensors;
     int n;
 } plan;
@@ -304,6 +319,128 @@ static bool read_shape(const char *path, shape *s)
     return r.ok;
 }
 
+/* ---- reading the tokenizer ----------------------------------------------------------------------- */
+
+enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 }; /* token types of the format */
+
+static bool say_id(vocabulary *v, json_object *id, const char *text, unsigned char type, int limit)
+{
+    const int64_t i = json_object_get_int64(id);
+    if (i < 0 || i >= limit) {
+        fprintf(stderr, "synth: %s: token %.60s has id %lld; the shape has %d rows\n", v->folder, text, (long long)i, limit);
+        return false;
+    }
+    v->texts[i] = text;
+    v->types[i] = type;
+    v->n = i >= v->n ? (int)i + 1 : v->n;
+    return true;
+}
+
+static bool say_added(vocabulary *v, json_object *id, json_object *token, int limit)
+{
+    const char *text = json_object_get_string(field(token, "content"));
+    const bool special = json_object_get_boolean(field(token, "special"));
+    if (!text) {
+        fprintf(stderr, "synth: %s: an added token without content\n", v->folder);
+        return false;
+    }
+    return say_id(v, id, text, special ? CONTROL : USER_DEFINED, limit);
+}
+
+static bool say_base(vocabulary *v, json_object *tokens, int limit)
+{
+    json_object_object_foreach(tokens, text, id)
+        if (!say_id(v, id, text, NORMAL, limit))
+            return false;
+    return true;
+}
+
+static bool say_listed(vocabulary *v, json_object *tokens, int limit)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && tokens && i < json_object_array_length(tokens); i++) {
+        json_object *token = json_object_array_get_idx(tokens, i);
+        ok = say_added(v, field(token, "id"), token, limit);
+    }
+    return ok;
+}
+
+static bool say_numbered(vocabulary *v, json_object *tokens, int limit)
+{
+    bool ok = true;
+    if (!json_object_is_type(tokens, json_type_object))
+        return true;
+    json_object_object_foreach(tokens, number_text, token) {
+        json_object *id = json_object_new_int64(strtoll(number_text, NULL, 10));
+        ok = ok && say_added(v, id, token, limit);
+        json_object_put(id);
+    }
+    return ok;
+}
+
+static json_object *read_json(const char *folder, const char *name)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    json_object *object = json_object_from_file(path);
+    if (!json_object_is_type(object, json_type_object)) {
+        fprintf(stderr, "synth: %s: cannot be read as a JSON object\n", path);
+        json_object_put(object);
+        return NULL;
+    }
+    return object;
+}
+
+static char *read_text(const char *folder, const char *name)
+{
+    char path[1024], *text = calloc(1, 1 << 20);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    if (!f || !text)
+        perror(path);
+    const bool ok = f && text && fread(text, 1, (1 << 20) - 1, f) > 0;
+    if (f)
+        fclose(f);
+    if (!ok) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* A folder's tokenizer.json, the tokens tokenizer_config.json adds to it, and chat_template.jinja. */
+static bool read_vocabulary(vocabulary *v, int limit)
+{
+    v->texts = calloc((size_t)limit, sizeof *v->texts);
+    v->types = calloc((size_t)limit, 1);
+    v->tokenizer = read_json(v->folder, "tokenizer.json");
+    v->settings = read_json(v->folder, "tokenizer_config.json");
+    v->template = read_text(v->folder, "chat_template.jinja");
+    if (!v->texts || !v->types || !v->tokenizer || !v->settings || !v->template)
+        return false;
+    json_object *model = field(v->tokenizer, "model"), *base = field(model, "vocab");
+    v->merges = field(model, "merges");
+    bool ok = json_object_is_type(base, json_type_object) && json_object_is_type(v->merges, json_type_array);
+    if (!ok)
+        fprintf(stderr, "synth: %s/tokenizer.json: no byte-level BPE vocabulary\n", v->folder);
+    ok = ok && say_base(v, base, limit) && say_listed(v, field(v->tokenizer, "added_tokens"), limit) &&
+         say_numbered(v, field(v->settings, "added_tokens_decoder"), limit);
+    const char *end = json_object_get_string(field(v->settings, "eos_token"));
+    for (int i = 0; ok && end && i < v->n; i++)
+        if (v->texts[i] && strcmp(v->texts[i], end) == 0)
+            v->end_of_turn = i;
+    return ok;
+}
+
+static void free_vocabulary(vocabulary *v)
+{
+    json_object_put(v->tokenizer);
+    json_object_put(v->settings);
+    free(v->texts);
+    free(v->types);
+    free(v->template);
+}
+
 /* ---- GGUF header --------------------------------------------------------------------------------- */
 
 static void put(FILE *f, const void *bytes, size_t n)
@@ -364,6 +501,46 @@ static void put_text(header *h, const char *key, const char *value)
     put_string(h->f, value);
 }
 
+/* A merge is a pair, or one text with a space in it; GGUF has the text. */
+static void put_merge(FILE *f, json_object *merge)
+{
+    char text[2048];
+    if (json_object_is_type(merge, json_type_array))
+        snprintf(text, sizeof text, "%s %s", json_object_get_string(json_object_array_get_idx(merge, 0)),
+                 json_object_get_string(json_object_array_get_idx(merge, 1)));
+    else
+        snprintf(text, sizeof text, "%s", json_object_get_string(merge));
+    put_string(f, text);
+}
+
+static void put_array(header *h, const char *key, uint32_t type, size_t n)
+{
+    put_key(h, key, ARRAY);
+    put_u32(h->f, type);
+    put_u64(h->f, n);
+}
+
+static void put_vocabulary(header *h, const vocabulary *v)
+{
+    put_text(h, "tokenizer.ggml.model", "gpt2");
+    put_text(h, "tokenizer.ggml.pre", "qwen35");
+    put_array(h, "tokenizer.ggml.tokens", STRING, (size_t)v->n);
+    for (int i = 0; i < v->n; i++) {
+        char none[32];
+        snprintf(none, sizeof none, "[PAD%d]", i);
+        put_string(h->f, v->texts[i] ? v->texts[i] : none);
+    }
+    put_array(h, "tokenizer.ggml.token_type", I32, (size_t)v->n);
+    for (int i = 0; i < v->n; i++)
+        put_u32(h->f, v->texts[i] ? v->types[i] : UNUSED);
+    const size_t n_merges = json_object_array_length(v->merges);
+    put_array(h, "tokenizer.ggml.merges", STRING, n_merges);
+    for (size_t i = 0; i < n_merges; i++)
+        put_merge(h->f, json_object_array_get_idx(v->merges, i));
+    put_int(h, "tokenizer.ggml.eos_token_id", v->end_of_turn);
+    put_text(h, "tokenizer.chat_template", v->template);
+}
+
 static int put_metadata(FILE *f, const plan *p, const char *name)
 {
     const shape *s = &p->shape;
@@ -409,7 +586,10 @@ static int put_metadata(FILE *f, const plan *p, const char *name)
         put_int(&h, "feed_forward_length", s->ffn);
     }
     put_int(&h, "vocab_size", s->vocab);
-    put_text(&h, "tokenizer.ggml.model", "no_vocab");
+    if (p->words.folder)
+        put_vocabulary(&h, &p->words);
+    else
+        put_text(&h, "tokenizer.ggml.model", "no_vocab");
     return h.n;
 }
 
@@ -603,6 +783,8 @@ int main(int argc, char **argv)
             return 0;
         } else if (strcmp(argv[i], "--no-mtp") == 0) {
             p.mtp = false;
+        } else if (strcmp(argv[i], "--tokenizer") == 0 && i + 1 < argc) {
+            p.words.folder = argv[++i];
         } else if (strcmp(argv[i], "--type") == 0 && i + 1 < argc) {
             if (!choose_type(&p, argv[++i]))
                 return 2;
@@ -627,7 +809,9 @@ int main(int argc, char **argv)
         return 1;
     list_tensors(&p);
     const char *slash = strrchr(paths[0], '/');
-    bool ok = write_file(&p, paths[1], slash ? slash + 1 : paths[0]);
+    bool ok = (!p.words.folder || read_vocabulary(&p.words, p.shape.vocab)) &&
+              write_file(&p, paths[1], slash ? slash + 1 : paths[0]);
+    free_vocabulary(&p.words);
     free(p.tensors);
     return ok ? 0 : 1;
 }

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "base/dequant.h"
+#include "base/mem.h"
+#include "engine/text_source.h"
 #include "format/checkpoint.h"
 #include "model/weights.h"
 
@@ -144,6 +146,8 @@ TEST(shapes_and_seeds_that_cannot_be_are_named)
         { "\"rms_norm_eps\": \"x\"", "", "rms_norm_eps is \"x\"; a number", 1 },
         { "\"partial_rotary_factor\": 2", "", "partial_rotary_factor is 2; a number above 0 and up to 1", 1 },
         { "\"tie_word_embeddings\": 1", "", "tie_word_embeddings is 1; true or false", 1 },
+        { "\"conv\": 1", "--tokenizer models/lamb", "the shape has 320 rows", 1 },
+        { "\"conv\": 1", "--tokenizer models", "models/tokenizer.json: cannot be read", 1 },
         { "\"conv\": 1", "--seed abc", "--seed is abc; a whole number", 2 },
         { "\"conv\": 1", "--seed 5x", "--seed is 5x;", 2 },
         { "\"conv\": 1", "--seed -1", "--seed is -1;", 2 },
@@ -175,6 +179,33 @@ TEST(a_device_is_not_removed_when_writing_fails)
     check(lstat(link, &info) == 0);
 }
 
-TESTS_MAIN(ENTRY(every_type_gives_a_file_that_resolves), ENTRY(the_head_can_be_left_out),
+TEST(a_tokenizer_that_is_given_comes_out_again)
+{
+    if (access(repo_path("tools/synth"), X_OK) != 0)
+        skip_because("tools/synth is not built");
+    char shape[700];
+    const char *at = strstr(dense_shape(), "320");
+    snprintf(shape, sizeof shape, "%.*s8300%s", (int)(at - dense_shape()), dense_shape(), at + 3);
+    bw_text_source *lamb, *synth;
+    bw_error err;
+    check_ok(bw_text_source_open(&lamb, repo_path("models/lamb"), &err), err);
+    check_ok(bw_text_source_open(&synth, synthesise(shape, "--tokenizer models/lamb"), &err), err);
+    check_int(bw_text_source_n_tokens(synth), bw_text_source_n_tokens(lamb));
+    check_int(bw_text_source_chat_known(synth), bw_text_source_chat_known(lamb));
+    static const char request[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"A lamb, 12 hills\\n and a café\"}]}";
+    int32_t *want, *got;
+    int n_want, n_got;
+    check_ok(bw_text_source_chat_encode(lamb, request, strlen(request), &want, &n_want, &err), err);
+    check_ok(bw_text_source_chat_encode(synth, request, strlen(request), &got, &n_got, &err), err);
+    check_int(n_got, n_want);
+    check(memcmp(got, want, (size_t)n_got * sizeof *got) == 0);
+    bw_mem_free(want);
+    bw_mem_free(got);
+    bw_text_source_close(lamb);
+    bw_text_source_close(synth);
+}
+
+TESTS_MAIN(ENTRY(a_tokenizer_that_is_given_comes_out_again),
+           ENTRY(every_type_gives_a_file_that_resolves), ENTRY(the_head_can_be_left_out),
            ENTRY(a_seed_repeats_a_file_and_another_gives_another), ENTRY(shapes_and_seeds_that_cannot_be_are_named),
            ENTRY(a_device_is_not_removed_when_writing_fails))
