@@ -189,7 +189,7 @@ enum {
 typedef struct bw_engine_options {
     int context;    /* tokens of one sequence, prompt and answer; 0: the model's, at most 32,768 */
     int max_seqs;   /* sequences at a time; 0: 1 */
-    int max_rows;   /* rows (tokens) of one step; 0: chunk, or 512; at most context, at least max_seqs * 9 */
+    int max_rows;   /* rows (tokens) of one step; 0: chunk, or 512; at most context, at least max_seqs * 9 + 64 */
     int chunk;      /* prefill is cut at multiples of this position; 0: only by max_rows */
     bw_kv_type kv;
     bool no_drafts; /* plan without the MTP head's cache; requests may then not draft */
@@ -209,7 +209,10 @@ typedef struct bw_memory_plan {
     uint64_t kv;       /* the page pool, the MTP head's pages included */
     uint64_t state;    /* recurrent slots with their pending rows */
     uint64_t scratch;  /* activations, logits, tables */
+    uint64_t cache;    /* states saved for the prefix cache, in host memory */
     uint64_t total;
+    int64_t kv_tokens; /* that the pool holds, for all sequences and the prefix cache */
+    uint64_t checkpoint_bytes; /* one saved state */
     uint64_t kv_bytes_per_token, state_bytes_per_sequence;
     int context, max_seqs, max_rows;
 } bw_memory_plan;

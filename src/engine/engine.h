@@ -1,17 +1,24 @@
-/* engine.h - the engine inside: what bw_engine holds, and the three acts of a step.
+/* engine.h - the engine inside: what bw_engine holds, and the acts of a step.
  *
- * plan (batch.c):   which rows of which sequences, host tables only
- * run  (step.c):    the program over backend memory, no host read before its end
- * settle (engine.c): sequences advance, events are made
- * engine_memory.c plans, takes and frees what they work on.
- * One thread at a time. After bw_engine_create nothing allocates. */
+ * schedule (scheduler.c): who runs, how many rows each gets, who must give way
+ * plan (batch.c):         the tables of these rows, on the host
+ * run  (step.c):          the program over backend memory, no host read before its end
+ * settle (settle.c):      sequences advance, events are made, states are saved for the prefix cache
+ * engine.c takes requests and answers questions; resume.c stands between sequences and the prefix
+ * cache; engine_memory.c plans, takes and frees what they all work on.
+ * One thread at a time. After bw_engine_create no step allocates. */
 #ifndef BW_ENGINE_ENGINE_H
 #define BW_ENGINE_ENGINE_H
 
 #include "cache/pages.h"
+#include "cache/prefix_tree.h"
 #include "cache/slots.h"
+#include "engine/pace.h"
 #include "engine/sequence.h"
 #include "model/forward.h"
+
+/* Drafts of all sequences in one step: past that a row costs what it gains. */
+enum { BW_STEP_DRAFTS = 64 };
 
 /* The tables of one step: on the host while it is planned, then copied to backend memory. */
 typedef struct bw_step {
@@ -22,6 +29,7 @@ typedef struct bw_step {
     bool mtp;     /* the head's cache is kept in this step */
     int longest_chain;
     bool logprobs; /* some row wants them */
+    int n_resumed; /* sequences whose row before the first is to be redone in the head */
 
     bw_row *rows;           /* [max_rows] */
     bw_span *spans;         /* [max_spans] */
@@ -30,9 +38,13 @@ typedef struct bw_step {
     int32_t *scored_index;  /* [max_rows] */
     bw_row *scored_rows;    /* [max_rows] */
     int32_t *chain_spans;   /* [max_spans] */
+    bw_row *resumed_rows;   /* [max_spans] the row before the first of a resumed sequence */
+    int32_t *resumed_slots; /* [max_spans] */
+    bw_span *flush_spans;   /* [max_spans] of no rows */
     /* host only */
     bw_sequence **owners;   /* [max_spans] */
     int *chain_lengths;     /* [max_spans] drafts wanted, for chain_spans[i] */
+    int *marks;             /* [max_spans] the position at which the span's sequence wants its state saved */
     bw_sequence **scored_owners; /* [max_rows] */
 } bw_step;
 
@@ -59,7 +71,12 @@ struct bw_engine {
     int max_drafts; /* 0: the head has no cache here */
 
     bw_pages *pages;
+    int n_pages;
     bw_slots *slots;
+    bw_prefix_tree *tree; /* NULL: no prefix cache */
+    int checkpoint_every; /* positions between checkpoints of a long prompt, where memory allows */
+    int n_checkpoints;    /* that memory holds */
+    bw_pace pace;
     bw_sequences seqs; /* backend memory */
     bw_activations_buf buf;
     bw_step host, device;       /* device: only its arrays are used */
@@ -67,12 +84,18 @@ struct bw_engine {
     int32_t *draft_index;       /* backend [max_spans] */
     bw_row *draft_rows;         /* backend [max_spans] */
     int32_t *draft_sampled;     /* backend [max_spans] */
+    float *resumed_hidden;      /* backend [max_seqs, H] by slot: the saved row of a resumed sequence */
 
-    bw_sequence *sequences; /* [max_seqs] */
-    int *page_arrays;       /* [max_seqs, max_pages] what sequences[i].pages point into */
+    bw_sequence *sequences; /* [n_sequences] waiting and running */
+    int n_sequences;        /* max_seqs + max_waiting */
+    bw_sequence **order;    /* [n_sequences] scratch of the scheduler: those that run, oldest first */
+    bw_sequence **queue;    /* [n_sequences] scratch of the scheduler */
+    int n_order;
+    int *page_arrays;       /* [max_seqs, max_pages] by slot: what a running sequence's pages point into */
     bw_seq_id next_id;
     bw_event *events; /* [max_seqs] of the last step */
     bw_usage *event_usage;
+    bw_error *event_errors;
     int n_events, next_event;
     int64_t first_drafts, first_accepted; /* over the engine's life: is the head any good? */
     bool warned_head;
@@ -80,11 +103,36 @@ struct bw_engine {
     bw_engine_stats stats; /* the counters; gauges are counted when asked */
 };
 
-/* engine.c: gives back pages, slot and stop tokens; the entry is free. */
+/* engine.c: gives back pages and slot, if it has any, and frees the entry. */
 void bw_sequence_end(bw_engine *e, bw_sequence *s);
-/* batch.c: fills e->host. Takes the pages the rows need. */
-bw_status bw_step_plan(bw_engine *e, bw_error *err);
+
+/* scheduler.c: starts what waits, shares the rows of a step, holds the pages for them; those that run
+ * are then e->order [e->n_order] with plan_rows and plan_chain set. May preempt. */
+void bw_schedule(bw_engine *e);
+/* scheduler.c: s gives its pages and slot back and waits, or ends. */
+void bw_schedule_leave(bw_engine *e, bw_sequence *s);
+
+/* batch.c: fills e->host from e->order. */
+void bw_step_plan(bw_engine *e);
+
 /* step.c: runs e->host and brings e->result. */
 void bw_step_run(bw_engine *e);
+/* step.c: applies the accepted pending rows of these slots to their states, and nothing else. */
+void bw_step_flush(bw_engine *e, const int *slots, int n_slots);
+
+/* settle.c: after bw_step_run. BW_E_FORMAT: see bw_engine_step. */
+bw_status bw_step_settle(bw_engine *e, double seconds, bw_error *err);
+
+/* resume.c: the longest beginning of s that the prefix cache has: shares its pages, restores its state.
+ * s has a slot and page array, and a free page; sets n_rows, n_pages, resume_at, and at its first
+ * start what the usage says of the cache. */
+void bw_resume(bw_engine *e, bw_sequence *s);
+/* resume.c: looks only. */
+bw_prefix_match bw_resume_look(bw_engine *e, const bw_sequence *s);
+/* resume.c: the next position at which the prefill of s ends a span because its state is to be saved;
+ * n_prefill when there is none. */
+int bw_resume_next_mark(const bw_engine *e, const bw_sequence *s);
+/* resume.c: saves s at n_rows. Its pending rows are applied and its last row was in the last step. */
+void bw_resume_save(bw_engine *e, const bw_sequence *s);
 
 #endif

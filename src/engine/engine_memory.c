@@ -1,12 +1,14 @@
 /* engine_memory.c - what an engine takes: counted from sizes alone, taken once, given back.
  *
  * After bw_engine_create nothing on the step path allocates. */
+#include <limits.h>
 #include <string.h>
 
 #include "engine/engine.h"
 #include "engine/model_open.h"
 
 enum {
+    CHECKPOINT_EVERY = 2048, /* tokens of a long prompt */
     DEFAULT_CONTEXT = 32768,
     DEFAULT_ROWS = 512,
     LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
@@ -31,9 +33,13 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
 {
     bw_engine_options o = given ? *given : bw_engine_defaults();
     const int most = model->config.max_position;
-    if (o.context < 0 || o.max_seqs < 0 || o.max_rows < 0 || o.chunk < 0)
-        return bw_fail(err, BW_E_ARGUMENT, "engine: context %d, max_seqs %d, max_rows %d and chunk %d must not be "
-                       "negative", o.context, o.max_seqs, o.max_rows, o.chunk);
+    if (o.context < 0 || o.max_seqs < 0 || o.max_rows < 0 || o.chunk < 0 || o.max_waiting < 0 || o.min_prefill < 0 ||
+        !(o.decode_gap_s >= 0))
+        return bw_fail(err, BW_E_ARGUMENT, "engine: context %d, max_seqs %d, max_rows %d, chunk %d, max_waiting %d, "
+                       "min_prefill %d and decode_gap_s %g must not be negative", o.context, o.max_seqs, o.max_rows,
+                       o.chunk, o.max_waiting, o.min_prefill, o.decode_gap_s);
+    if (o.max_waiting > 65536)
+        return bw_fail(err, BW_E_LIMIT, "engine: %d waiting requests, at most 65536 are possible", o.max_waiting);
     if (o.context == 0)
         o.context = most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
     if (o.context > LARGEST_CONTEXT)
@@ -53,7 +59,8 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
         o.max_rows = o.chunk ? o.chunk : DEFAULT_ROWS;
     if (o.max_rows > o.context)
         o.max_rows = o.context;
-    o.max_rows = larger(o.max_rows, o.max_seqs * (1 + BW_MAX_DRAFTS));
+    /* A step in which everyone drafts as much as can be still has a page of prefill. */
+    o.max_rows = larger(o.max_rows, o.max_seqs * (1 + BW_MAX_DRAFTS) + BW_PAGE);
     o.no_drafts |= !model->net->has_mtp;
     *out = o;
     return BW_OK;
@@ -73,8 +80,8 @@ static int timeline_length(const bw_engine_options *o)
 static bw_op_limits limits_of(const bw_net *net, const bw_engine_options *o)
 {
     const int max_drafts = o->no_drafts ? 0 : BW_MAX_DRAFTS;
-    return bw_net_limits(net, o->max_rows, o->max_seqs, larger(o->max_seqs * (1 + max_drafts), LEAST_LOGITS),
-                         max_drafts);
+    const int all = o->max_seqs * (1 + max_drafts), most = o->max_seqs + BW_STEP_DRAFTS;
+    return bw_net_limits(net, o->max_rows, o->max_seqs, larger(all < most ? all : most, LEAST_LOGITS), max_drafts);
 }
 
 static bw_kv_codec codec_of(bw_kv_type kv)
@@ -90,13 +97,14 @@ typedef struct table {
     bool host;   /* in host memory; otherwise in the backend's */
 } table;
 
-enum { MAX_TABLES = 48 };
+enum { MAX_TABLES = 64 };
 
 /* The one list of tables: counted for the plan (with a dummy engine), taken and freed by it. The
  * sequences' page arrays come last, one block for all. */
 static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, const bw_engine_options *o,
                        const bw_op_limits *l)
 {
+    const uint64_t entries = (uint64_t)o->max_seqs + (uint64_t)o->max_waiting;
     const uint64_t seqs = (uint64_t)o->max_seqs, rows = (uint64_t)l->max_rows, logits = (uint64_t)l->max_logits;
     bw_sequences *s = &e->seqs;
     bw_step *d = &e->device, *h = &e->host;
@@ -113,6 +121,9 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &d->scored_index, rows, sizeof *d->scored_index, false },
         { &d->scored_rows, rows, sizeof *d->scored_rows, false },
         { &d->chain_spans, seqs, sizeof *d->chain_spans, false },
+        { &d->resumed_rows, seqs, sizeof *d->resumed_rows, false },
+        { &d->resumed_slots, seqs, sizeof *d->resumed_slots, false },
+        { &d->flush_spans, seqs, sizeof *d->flush_spans, false },
         { &r->sampled, logits, sizeof *r->sampled, false },
         { &r->damaged, logits, sizeof *r->damaged, false },
         { &r->logprobs, logits, sizeof *r->logprobs, false },
@@ -122,6 +133,7 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &e->draft_index, seqs, sizeof *e->draft_index, false },
         { &e->draft_rows, seqs, sizeof *e->draft_rows, false },
         { &e->draft_sampled, seqs, sizeof *e->draft_sampled, false },
+        { &e->resumed_hidden, seqs * (uint64_t)l->hidden, sizeof *e->resumed_hidden, false },
         { &h->rows, rows, sizeof *h->rows, true },
         { &h->spans, seqs, sizeof *h->spans, true },
         { &h->logit_index, logits, sizeof *h->logit_index, true },
@@ -131,6 +143,10 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &h->scored_owners, rows, sizeof *h->scored_owners, true },
         { &h->chain_spans, seqs, sizeof *h->chain_spans, true },
         { &h->chain_lengths, seqs, sizeof *h->chain_lengths, true },
+        { &h->resumed_rows, seqs, sizeof *h->resumed_rows, true },
+        { &h->resumed_slots, seqs, sizeof *h->resumed_slots, true },
+        { &h->flush_spans, seqs, sizeof *h->flush_spans, true },
+        { &h->marks, seqs, sizeof *h->marks, true },
         { &h->owners, seqs, sizeof *h->owners, true },
         { &hr->sampled, logits, sizeof *hr->sampled, true },
         { &hr->damaged, logits, sizeof *hr->damaged, true },
@@ -138,9 +154,12 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &hr->top, logits * BW_MAX_LOGPROBS, sizeof *hr->top, true },
         { &hr->n_accepted, seqs, sizeof *hr->n_accepted, true },
         { &hr->scores, rows, sizeof *hr->scores, true },
-        { &e->sequences, seqs, sizeof *e->sequences, true },
+        { &e->sequences, entries, sizeof *e->sequences, true },
+        { &e->order, entries, sizeof *e->order, true },
+        { &e->queue, entries, sizeof *e->queue, true },
         { &e->events, seqs, sizeof *e->events, true },
         { &e->event_usage, seqs, sizeof *e->event_usage, true },
+        { &e->event_errors, seqs, sizeof *e->event_errors, true },
         { page_arrays, seqs * (uint64_t)pages_per_sequence(o), sizeof **page_arrays, true },
     };
     _Static_assert(BW_COUNT(list) <= MAX_TABLES, "room for every table");
@@ -159,26 +178,61 @@ static uint64_t table_bytes(const bw_engine_options *o, const bw_op_limits *l)
     return bytes;
 }
 
+static uint64_t page_bytes(const bw_net *net, const bw_engine_options *o)
+{
+    return bw_pages_page_bytes(codec_of(o->kv), &net->attn, bw_net_kv_layers(net, !o->no_drafts));
+}
+
+/* Pages of the pool: full contexts for all sequences, or as many as kv_memory holds. */
+static int pool_pages(const bw_net *net, const bw_engine_options *o)
+{
+    const uint64_t all = (uint64_t)pages_per_sequence(o) * (uint64_t)o->max_seqs;
+    const uint64_t fit = o->kv_memory ? o->kv_memory / page_bytes(net, o) : all;
+    return (int)(fit < all ? fit : all);
+}
+
+static uint64_t checkpoint_bytes(const bw_net *net)
+{
+    return bw_slots_bytes(&net->gdn, net->config->n_linear, 1, 0) + (uint64_t)net->config->hidden * sizeof(float);
+}
+
 static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memory_plan *plan)
 {
     const bw_net *net = model->net;
     const bw_op_limits limits = limits_of(net, o);
-    const uint64_t page = bw_pages_page_bytes(codec_of(o->kv), &net->attn, bw_net_kv_layers(net, !o->no_drafts));
+    const uint64_t page = page_bytes(net, o);
     *plan = (bw_memory_plan){ .context = o->context, .max_seqs = o->max_seqs, .max_rows = o->max_rows };
     plan->weights = model->info.weight_bytes;
-    plan->kv = page * (uint64_t)pages_per_sequence(o) * (uint64_t)o->max_seqs;
+    plan->kv = page * (uint64_t)pool_pages(net, o);
+    plan->kv_tokens = (int64_t)pool_pages(net, o) * BW_PAGE;
+    plan->cache = o->cache_memory;
+    plan->checkpoint_bytes = checkpoint_bytes(net);
     plan->kv_bytes_per_token = page / BW_PAGE;
     plan->state_bytes_per_sequence = bw_slots_bytes(&net->gdn, net->config->n_linear, 1, limits.max_pending);
     plan->state = plan->state_bytes_per_sequence * (uint64_t)o->max_seqs;
     plan->scratch = bw_activations_bytes(net, &limits) + table_bytes(o, &limits) +
                     model->backend->ops->reserve_bytes(model->backend, &limits, model->n_threads);
-    plan->total = plan->weights + plan->kv + plan->state + plan->scratch;
+    plan->total = plan->weights + plan->kv + plan->state + plan->scratch + plan->cache;
+}
+
+/* The pool holds one full context, so that every request that fits the context can be served in the end. */
+static bw_status check_pool(const bw_model *model, const bw_engine_options *o, bw_error *err)
+{
+    const int fit = pool_pages(model->net, o), wanted = pages_per_sequence(o);
+    if (fit >= wanted)
+        return BW_OK;
+    return bw_fail(err, BW_E_LIMIT, "engine: %llu bytes of KV memory hold %lld tokens, and a context of %d needs %llu "
+                   "bytes: give more, or ask for a context of at most %lld", (unsigned long long)o->kv_memory,
+                   (long long)fit * BW_PAGE, o->context,
+                   (unsigned long long)(page_bytes(model->net, o) * (uint64_t)wanted), (long long)fit * BW_PAGE);
 }
 
 bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options, bw_memory_plan *plan, bw_error *err)
 {
     bw_engine_options o;
     bw_status st = resolve_options(model, options, &o, err);
+    if (!st)
+        st = check_pool(model, &o, err);
     if (!st)
         make_plan(model, &o, plan);
     return st;
@@ -187,15 +241,16 @@ bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options
 /* Refuses before anything is taken. Weights are mapped files and give way; the rest must be free. */
 static bw_status check_memory(const bw_memory_plan *plan, bw_error *err)
 {
-    const uint64_t available = bw_mem_available(), wanted = plan->kv + plan->state + plan->scratch;
+    const uint64_t available = bw_mem_available(), wanted = plan->kv + plan->state + plan->scratch + plan->cache;
     if (available == 0 || wanted <= available)
         return BW_OK;
-    const uint64_t fixed = plan->state + plan->scratch;
+    const uint64_t fixed = plan->state + plan->scratch + plan->cache;
     const uint64_t fits = available > fixed ? (available - fixed) / plan->kv_bytes_per_token / (uint64_t)plan->max_seqs : 0;
-    return bw_fail(err, BW_E_MEMORY, "memory: KV cache %.2f GiB (context %d x %d sequences), state %.2f GiB and scratch "
-                   "%.2f GiB are %.2f GiB, and %.2f GiB are free: ask for a context of at most %llu%s",
-                   (double)plan->kv / 0x1p30, plan->context, plan->max_seqs, (double)plan->state / 0x1p30,
-                   (double)plan->scratch / 0x1p30, (double)wanted / 0x1p30, (double)available / 0x1p30,
+    return bw_fail(err, BW_E_MEMORY, "memory: KV cache %.2f GiB (%lld tokens for %d sequences of %d), state %.2f GiB, prefix "
+                   "cache %.2f GiB and scratch %.2f GiB are %.2f GiB, and %.2f GiB are free: ask for a context of at most "
+                   "%llu%s", (double)plan->kv / 0x1p30, (long long)plan->kv_tokens, plan->max_seqs, plan->context,
+                   (double)plan->state / 0x1p30, (double)plan->cache / 0x1p30, (double)plan->scratch / 0x1p30,
+                   (double)wanted / 0x1p30, (double)available / 0x1p30,
                    (unsigned long long)fits, plan->max_seqs > 1 ? ", or fewer sequences" : "");
 }
 
@@ -217,8 +272,9 @@ static bw_status take_tables(bw_engine *e, bw_error *err)
     e->seqs.n_slots = e->options.max_seqs;
     e->seqs.context = timeline_length(&e->options);
     e->seqs.max_pages = pages_per_sequence(&e->options);
-    for (int i = 0; i < e->options.max_seqs; i++)
-        e->sequences[i].pages = e->page_arrays + (size_t)i * (size_t)e->seqs.max_pages;
+    e->n_sequences = e->options.max_seqs + e->options.max_waiting;
+    for (int i = 0; i < e->n_sequences; i++)
+        e->sequences[i].slot = -1;
     return BW_OK;
 }
 
@@ -249,6 +305,15 @@ static bw_status take_holes(bw_engine *e, bw_error *err)
     return BW_OK;
 }
 
+static bw_status take_cache(bw_engine *e, bw_error *err)
+{
+    const uint64_t state = checkpoint_bytes(e->net);
+    if (e->options.cache_memory == 0)
+        return BW_OK;
+    e->n_checkpoints = (int)(e->options.cache_memory / state < INT_MAX ? e->options.cache_memory / state : INT_MAX);
+    return bw_prefix_tree_create(&e->tree, e->pages, e->n_pages, state, e->options.cache_memory, err);
+}
+
 bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_options *options, bw_error *err)
 {
     *out = NULL;
@@ -260,22 +325,24 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->net = model->net;
     e->n_tokens = model->info.n_tokens;
     e->next_id = 1;
-    if ((st = resolve_options(model, options, &e->options, err)))
+    if ((st = resolve_options(model, options, &e->options, err)) || (st = check_pool(model, &e->options, err)))
         goto fail;
     make_plan(model, &e->options, &e->plan);
     if ((st = check_memory(&e->plan, err)))
         goto fail;
     e->limits = limits_of(e->net, &e->options);
     e->max_drafts = e->limits.max_pending;
+    e->n_pages = pool_pages(e->net, &e->options);
+    e->checkpoint_every = CHECKPOINT_EVERY;
+    bw_pace_init(&e->pace, e->options.decode_gap_s, e->options.min_prefill);
     if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)) ||
         (st = e->backend->ops->reserve(e->backend, &e->limits, err)) ||
         (st = bw_activations_create(&e->buf, e->net, e->backend, &e->limits, err)) ||
         (st = bw_pages_create(&e->pages, e->backend, codec_of(e->options.kv), &e->net->attn,
-                              bw_net_kv_layers(e->net, e->max_drafts > 0),
-                              pages_per_sequence(&e->options) * e->options.max_seqs, err)) ||
+                              bw_net_kv_layers(e->net, e->max_drafts > 0), e->n_pages, err)) ||
         (st = bw_slots_create(&e->slots, e->backend, &e->net->gdn, e->net->config->n_linear, e->options.max_seqs,
                               e->max_drafts, err)) ||
-        (st = take_tables(e, err)) || (st = take_holes(e, err)))
+        (st = take_tables(e, err)) || (st = take_holes(e, err)) || (st = take_cache(e, err)))
         goto fail;
     *out = e;
     return BW_OK;
@@ -288,9 +355,10 @@ void bw_engine_destroy(bw_engine *e)
 {
     if (!e)
         return;
-    for (int i = 0; e->sequences && i < e->options.max_seqs; i++)
+    for (int i = 0; e->sequences && i < e->n_sequences; i++)
         if (e->sequences[i].id)
             bw_sequence_end(e, &e->sequences[i]);
+    bw_prefix_tree_destroy(e->tree);
     free_tables(e);
     bw_pages_destroy(e->pages);
     bw_slots_destroy(e->slots);

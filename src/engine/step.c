@@ -109,12 +109,46 @@ static void download_results(bw_engine *e)
     }
 }
 
+/* The row before the first of each resumed sequence, from its saved hidden row. */
+static void resume_head(bw_engine *e, const bw_batch *batch)
+{
+    bw_backend *be = e->backend;
+    const bw_step *h = &e->host, *d = &e->device;
+    const int n = h->n_resumed;
+    be->ops->upload(be, d->resumed_rows, h->resumed_rows, (size_t)n * sizeof *h->resumed_rows);
+    be->ops->upload(be, d->resumed_slots, h->resumed_slots, (size_t)n * sizeof *h->resumed_slots);
+    be->ops->gather(be, e->buf.picked, e->resumed_hidden, d->resumed_slots, n, e->net->config->hidden);
+    bw_forward_mtp_redo(e->net, be, batch, &e->buf, e->buf.picked, d->resumed_rows, n);
+}
+
+static bw_batch batch_of(bw_engine *e)
+{
+    return (bw_batch){ .seqs = &e->seqs, .rows = e->device.rows, .spans = e->device.spans, .n_rows = e->host.n_rows,
+                       .n_spans = e->host.n_spans, .kv = bw_pages_layers(e->pages), .gdn = bw_slots_layers(e->slots) };
+}
+
+void bw_step_flush(bw_engine *e, const int *slots, int n_slots)
+{
+    bw_backend *be = e->backend;
+    if (n_slots == 0)
+        return;
+    for (int i = 0; i < n_slots; i++)
+        e->host.flush_spans[i] = (bw_span){ .slot = slots[i] };
+    be->ops->upload(be, e->device.flush_spans, e->host.flush_spans, (size_t)n_slots * sizeof *e->host.flush_spans);
+    const bw_batch batch = { .seqs = &e->seqs, .spans = e->device.flush_spans, .n_spans = n_slots,
+                             .gdn = bw_slots_layers(e->slots) };
+    bw_forward_flush(e->net, be, &batch);
+    be->ops->accept(be, &(bw_accept_args){ .seqs = &e->seqs, .spans = e->device.flush_spans, .n_spans = n_slots,
+                                           .n_accepted = e->device_result.n_accepted });
+    be->ops->sync(be);
+}
+
 void bw_step_run(bw_engine *e)
 {
-    const bw_batch batch = { .seqs = &e->seqs, .rows = e->device.rows, .spans = e->device.spans,
-                             .n_rows = e->host.n_rows, .n_spans = e->host.n_spans,
-                             .kv = bw_pages_layers(e->pages), .gdn = bw_slots_layers(e->slots) };
+    const bw_batch batch = batch_of(e);
     upload_tables(e);
+    if (e->host.mtp && e->host.n_resumed > 0)
+        resume_head(e, &batch);
     bw_forward(e->net, e->backend, &batch, &e->buf);
     if (e->host.n_logits > 0)
         sample_rows(e);

@@ -67,6 +67,19 @@ void bw_forward(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_act
     be->ops->norm(be, buf->hidden, buf->x, net->final_norm, batch->n_rows, c->hidden, c->norm_eps);
 }
 
+void bw_forward_flush(const bw_net *net, bw_backend *be, const bw_batch *batch)
+{
+    const bw_gdn_state *gdn = batch->gdn;
+    for (int i = 0; i < net->config->n_layers; i++) {
+        const bw_net_layer *layer = &net->layers[i];
+        if (!layer->attention)
+            be->ops->gdn(be, &(bw_gdn_args){ .shape = &net->gdn, .seqs = batch->seqs, .spans = batch->spans,
+                                             .n_spans = batch->n_spans, .state = *gdn++, .conv = layer->gdn.conv,
+                                             .decay = layer->gdn.decay, .dt_bias = layer->gdn.dt_bias,
+                                             .norm = layer->gdn.norm });
+    }
+}
+
 static void head(const bw_net *net, bw_backend *be, bw_activations_buf *buf, const float *rows, int n)
 {
     be->ops->project(be, rows, n, NULL, 0, &net->head, &buf->logits, 1);
@@ -105,18 +118,30 @@ static void mtp_output(const bw_net *net, bw_backend *be, bw_activations_buf *bu
     head(net, be, buf, buf->recycled, n);
 }
 
-void bw_forward_mtp_rows(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf)
+/* Keys and values of the head for these rows; its input rows stay in buf->x. One layer, so keys and values depend
+ * on a row's own input alone: no query, no MLP here. */
+static void mtp_keys(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
+                     const float *hidden, const bw_row *rows, int n)
 {
     const bw_net_layer *layer = &net->mtp.layer;
     float *k = buf->wide[1], *v = buf->wide[2];
-    mtp_input(net, be, batch, buf, buf->x, buf->hidden, batch->rows, batch->n_rows);
-    /* One layer, so keys and values depend on a row's own input alone: no query, no MLP here. */
-    be->ops->project(be, buf->x, batch->n_rows, layer->input_norm, net->config->norm_eps,
+    mtp_input(net, be, batch, buf, buf->x, hidden, rows, n);
+    be->ops->project(be, buf->x, n, layer->input_norm, net->config->norm_eps,
                      (const bw_weight[]){ layer->attn.k, layer->attn.v }, (float *[]){ k, v }, 2);
-    be->ops->attention(be, &(bw_attn_args){ .shape = &net->attn, .seqs = batch->seqs, .rows = batch->rows,
-                                            .n_rows = batch->n_rows, .kv = *mtp_kv(net, batch),
-                                            .q_norm = layer->attn.q_norm, .k_norm = layer->attn.k_norm, .k = k,
-                                            .v = v });
+    be->ops->attention(be, &(bw_attn_args){ .shape = &net->attn, .seqs = batch->seqs, .rows = rows, .n_rows = n,
+                                            .kv = *mtp_kv(net, batch), .q_norm = layer->attn.q_norm,
+                                            .k_norm = layer->attn.k_norm, .k = k, .v = v });
+}
+
+void bw_forward_mtp_rows(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf)
+{
+    mtp_keys(net, be, batch, buf, buf->hidden, batch->rows, batch->n_rows);
+}
+
+void bw_forward_mtp_redo(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
+                         const float *hidden, const bw_row *rows, int n)
+{
+    mtp_keys(net, be, batch, buf, hidden, rows, n);
 }
 
 void bw_forward_mtp_first(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,

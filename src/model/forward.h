@@ -48,6 +48,14 @@ void bw_forward_logits(const bw_net *net, bw_backend *be, bw_activations_buf *bu
  * step). Leaves the head's input rows in buf->x. */
 void bw_forward_mtp_rows(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf);
 
+/* The same for n rows of positions before the batch, whose true hidden rows `hidden` [n, H] were kept: a
+ * sequence that goes on from a saved state may be followed by another token there. Before bw_forward. */
+void bw_forward_mtp_redo(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
+                         const float *hidden, const bw_row *rows, int n);
+
+/* Only the recurrent layers' accepted pending rows: the batch's spans have no rows. */
+void bw_forward_flush(const bw_net *net, bw_backend *be, const bw_batch *batch);
+
 /* First draft of n rows whose index in the batch is index[i], place rows[i]: fills logits and
  * recycled. After bw_forward_mtp_rows. */
 void bw_forward_mtp_first(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,

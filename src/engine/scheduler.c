@@ -1,0 +1,305 @@
+/* scheduler.c - who runs in the next step, with how many rows, in whose memory.
+ *
+ * 1. What waits is started while there is a slot and the pages of its prompt: by priority, then age. It
+ *    waits on where a running prefill is about to save a state that it could begin with.
+ * 2. Every running sequence decodes. What the pace leaves of the step goes to prefill, least remaining
+ *    first; each step that leaves a sequence out counts as a page done, so nobody starves.
+ * 3. Pages for these rows, oldest sequence first. Where none is left the prefix cache gives way, then the
+ *    youngest sequence: its state goes to the cache, its memory to the others, and it waits again, to be
+ *    computed to where it was. The oldest never gives way and the pool holds a full context, so there is
+ *    always one that gets on.
+ * Engine thread only; allocates nothing. */
+#include "engine/engine.h"
+
+#include <assert.h>
+
+#include "base/clock.h"
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int pages_for(int n_positions)
+{
+    return (n_positions + BW_PAGE - 1) / BW_PAGE;
+}
+
+/* ---- giving way ------------------------------------------------------------------------------ */
+
+void bw_schedule_leave(bw_engine *e, bw_sequence *s)
+{
+    for (int i = 0; i < s->n_pages; i++)
+        bw_pages_release(e->pages, s->pages[i]);
+    bw_slots_release(e->slots, s->slot);
+    s->n_pages = 0;
+    s->pages = NULL;
+    s->slot = -1;
+}
+
+static void preempt(bw_engine *e, bw_sequence *s)
+{
+    if (!bw_sequence_in_prompt(s))
+        bw_step_flush(e, &s->slot, 1);
+    bw_resume_save(e, s);
+    bw_schedule_leave(e, s);
+    s->n_prefill = bw_sequence_known(s);
+    s->n_rows = s->n_drafts = s->resume_at = s->plan_rows = 0;
+    s->usage.preemptions++;
+    e->stats.preemptions++;
+    e->last_step.n_preempted++;
+}
+
+/* The youngest that runs; of the paused ones alone if there is one and `paused` asks so. */
+static bw_sequence *youngest(bw_engine *e, bool paused)
+{
+    bw_sequence *found = NULL;
+    for (int i = 0; i < e->n_sequences; i++) {
+        bw_sequence *s = &e->sequences[i];
+        if (s->id && s->slot >= 0 && s->paused == paused && (!found || s->id > found->id))
+            found = s;
+    }
+    return found;
+}
+
+/* ---- 1. what waits --------------------------------------------------------------------------- */
+
+/* Tokens that a and b begin with alike. */
+static int common(const bw_sequence *a, const bw_sequence *b)
+{
+    const int most = smaller(a->n_prefill, b->n_prefill);
+    int n = 0;
+    while (n < most && a->tokens[n] == b->tokens[n])
+        n++;
+    return n;
+}
+
+/* A running prefill will soon save a state at least a page deeper than what s would begin with now. */
+static bool better_later(bw_engine *e, const bw_sequence *s, int position)
+{
+    if (!e->tree || !s->cached)
+        return false;
+    for (int i = 0; i < e->n_sequences; i++) {
+        const bw_sequence *r = &e->sequences[i];
+        if (!r->id || r->slot < 0 || r->paused || !r->cached || r->cache_salt != s->cache_salt || !bw_sequence_in_prompt(r))
+            continue;
+        const int mark = bw_resume_next_mark(e, r), shared = smaller(common(r, s), s->n_prefill - 1);
+        if (mark < r->n_prefill && mark <= shared && mark >= position + BW_PAGE)
+            return true;
+    }
+    return false;
+}
+
+/* Pages of the cache count as free. One more for each that runs, so that a start does not preempt at once. */
+static bool has_room(bw_engine *e, const bw_sequence *s)
+{
+    bw_prefix_tree_stats cached = { 0 };
+    if (e->tree)
+        bw_prefix_tree_get_stats(e->tree, &cached);
+    int n_running = 0;
+    for (int i = 0; i < e->n_sequences; i++)
+        n_running += e->sequences[i].id && e->sequences[i].slot >= 0;
+    return n_running == 0 || pages_for(s->n_prefill + 1) + n_running <= bw_pages_free(e->pages) + cached.pages_alone;
+}
+
+static void start(bw_engine *e, bw_sequence *s)
+{
+    bw_backend *be = e->backend;
+    s->slot = bw_slots_take(e->slots);
+    assert(s->slot >= 0);
+    s->pages = e->page_arrays + (size_t)s->slot * (size_t)e->seqs.max_pages;
+    s->n_pages = s->n_rows = s->n_drafts = s->resume_at = s->age = 0;
+    s->hidden_step = -1;
+    be->ops->upload(be, e->seqs.samplers + s->slot, &s->sampler, sizeof s->sampler);
+    be->ops->upload(be, e->seqs.tokens + (size_t)s->slot * (size_t)e->seqs.context, s->tokens,
+                    (size_t)s->n_prefill * sizeof *s->tokens);
+    be->ops->zero(be, e->seqs.accepted + s->slot, sizeof *e->seqs.accepted);
+    if (e->tree && bw_pages_free(e->pages) == 0)
+        bw_prefix_tree_make_room(e->tree, 1);
+    bw_resume(e, s);
+    if (s->started)
+        return;
+    s->started = true;
+    s->usage.queue_s = (double)(bw_clock_ns() - s->submitted_ns) * 1e-9;
+    e->stats.prompt_tokens += s->n_prompt;
+}
+
+static bool goes_before(const bw_sequence *a, const bw_sequence *b)
+{
+    return a->priority != b->priority ? a->priority < b->priority : a->id < b->id;
+}
+
+/* Sorted by insertion: a few dozen, nearly in order. */
+static int list_waiting(bw_engine *e)
+{
+    int n = 0;
+    for (int i = 0; i < e->n_sequences; i++) {
+        bw_sequence *s = &e->sequences[i];
+        if (!bw_sequence_waits(s) || s->paused)
+            continue;
+        int at = n++;
+        for (; at > 0 && goes_before(s, e->queue[at - 1]); at--)
+            e->queue[at] = e->queue[at - 1];
+        e->queue[at] = s;
+    }
+    return n;
+}
+
+static void start_waiting(bw_engine *e)
+{
+    const int n = list_waiting(e);
+    for (int i = 0; i < n; i++) {
+        bw_sequence *s = e->queue[i], *idle;
+        if (better_later(e, s, bw_resume_look(e, s).position))
+            continue;
+        /* One that is paused keeps its place only while nobody needs it. */
+        while ((bw_slots_free(e->slots) == 0 || !has_room(e, s)) && (idle = youngest(e, true)))
+            preempt(e, idle);
+        if (bw_slots_free(e->slots) == 0 || !has_room(e, s))
+            return; /* those behind it wait with it: a large request is not overtaken for ever */
+        start(e, s);
+    }
+}
+
+/* ---- 2. rows --------------------------------------------------------------------------------- */
+
+static void list_running(bw_engine *e)
+{
+    e->n_order = 0;
+    for (int i = 0; i < e->n_sequences; i++) {
+        bw_sequence *s = &e->sequences[i];
+        if (!s->id || s->slot < 0 || s->paused)
+            continue;
+        s->plan_rows = s->plan_chain = 0;
+        int at = e->n_order++;
+        for (; at > 0 && s->id < e->order[at - 1]->id; at--)
+            e->order[at] = e->order[at - 1];
+        e->order[at] = s;
+    }
+}
+
+/* Drafts for the step after this one. However many of this step's rows are accepted, the next verify fits the
+ * context; share_decode() cuts it to the tokens that are still wanted then. share: of the drafts of a step. */
+static int chain_length(bw_engine *e, bw_sequence *s, int share)
+{
+    if (e->max_drafts == 0)
+        return 0;
+    int n = smaller(bw_draft_choose(&s->policy), share);
+    const int last_position = s->n_rows + s->plan_rows; /* of the token sampled after full acceptance */
+    n = smaller(n, e->options.context - 1 - last_position);
+    n = smaller(n, s->max_tokens - (s->n_generated + 1) - 1);
+    n = n > 0 ? smaller(n, e->max_drafts) : 0;
+    s->n_wanted = n;
+    if (bw_sequence_in_prompt(s) && n < s->n_draft_logits)
+        n = s->n_draft_logits; /* evaluation; bw_engine_submit checked that they fit */
+    return n;
+}
+
+/* The known token and its drafts, of every sequence past its prompt. Returns their rows. */
+static int share_decode(bw_engine *e)
+{
+    int rows = 0;
+    for (int i = 0; i < e->n_order; i++) {
+        bw_sequence *s = e->order[i];
+        if (bw_sequence_in_prompt(s))
+            continue;
+        int drafts = smaller(s->n_drafts, s->max_tokens - s->n_generated - 1);
+        drafts = smaller(drafts, e->options.context - 1 - s->n_rows);
+        s->n_drafts = drafts > 0 ? drafts : 0;
+        s->plan_rows = 1 + s->n_drafts;
+        rows += s->plan_rows;
+    }
+    return rows;
+}
+
+static int64_t prefill_key(const bw_sequence *s)
+{
+    return (int64_t)(s->n_prefill - s->n_rows) - (int64_t)BW_PAGE * s->age;
+}
+
+/* The prefilling ones of e->order into e->queue, the one to serve first in front. */
+static int list_prefill(bw_engine *e)
+{
+    int n = 0;
+    for (int i = 0; i < e->n_order; i++) {
+        bw_sequence *s = e->order[i];
+        if (!bw_sequence_in_prompt(s))
+            continue;
+        int at = n++;
+        for (; at > 0 && prefill_key(s) < prefill_key(e->queue[at - 1]); at--)
+            e->queue[at] = e->queue[at - 1];
+        e->queue[at] = s;
+    }
+    return n;
+}
+
+static void share_prefill(bw_engine *e, int room)
+{
+    const int n = list_prefill(e), chunk = e->options.chunk;
+    for (int i = 0; i < n; i++) {
+        bw_sequence *s = e->queue[i];
+        int end = bw_resume_next_mark(e, s);
+        if (chunk > 0)
+            end = smaller(end, (s->n_rows / chunk + 1) * chunk);
+        s->plan_rows = smaller(end - s->n_rows, room);
+        room -= s->plan_rows;
+        if (s->plan_rows == 0)
+            s->age++;
+    }
+}
+
+static void share_rows(bw_engine *e)
+{
+    const int decode_rows = share_decode(e);
+    int room = e->limits.max_rows - decode_rows, n_chains = 0;
+    if (decode_rows > 0)
+        room = smaller(room, bw_pace_prefill_rows(&e->pace, decode_rows));
+    share_prefill(e, room);
+    for (int i = 0; i < e->n_order; i++)
+        n_chains += e->order[i]->n_rows + e->order[i]->plan_rows >= e->order[i]->n_prefill;
+    for (int i = 0; i < e->n_order; i++) {
+        bw_sequence *s = e->order[i];
+        if (s->plan_rows > 0 && s->n_rows + s->plan_rows >= s->n_prefill)
+            s->plan_chain = chain_length(e, s, BW_STEP_DRAFTS / n_chains);
+    }
+}
+
+/* ---- 3. pages -------------------------------------------------------------------------------- */
+
+/* Whether there is a free page now, or was made. */
+static bool free_a_page(bw_engine *e)
+{
+    return bw_pages_free(e->pages) > 0 || (e->tree && bw_prefix_tree_make_room(e->tree, 1) > 0);
+}
+
+/* Pages for what s computes in this step; others give way for it. False: it gave way itself. */
+static bool hold_pages(bw_engine *e, bw_sequence *s)
+{
+    const int wanted = pages_for(s->n_rows + s->plan_rows + s->plan_chain), first = s->n_pages;
+    assert(wanted <= e->seqs.max_pages);
+    while (s->n_pages < wanted) {
+        while (!free_a_page(e)) {
+            bw_sequence *victim = youngest(e, true);
+            if (!victim)
+                victim = youngest(e, false);
+            preempt(e, victim);
+            if (victim == s)
+                return false;
+        }
+        s->pages[s->n_pages++] = bw_pages_take(e->pages);
+    }
+    if (wanted > first)
+        e->backend->ops->upload(e->backend, e->seqs.pages + (size_t)s->slot * (size_t)e->seqs.max_pages + first,
+                                s->pages + first, (size_t)(wanted - first) * sizeof(int32_t));
+    return true;
+}
+
+void bw_schedule(bw_engine *e)
+{
+    start_waiting(e);
+    list_running(e);
+    share_rows(e);
+    for (int i = 0; i < e->n_order; i++) /* oldest first: who gives way comes later, with no rows planned */
+        if (e->order[i]->slot >= 0 && e->order[i]->plan_rows > 0)
+            hold_pages(e, e->order[i]);
+}

@@ -1,0 +1,61 @@
+/* sequence.c - a request becomes an entry with copies of all it points to. */
+#include "engine/sequence.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+/* Copies n ints to *at and moves it behind them. */
+static int32_t *copy_ints(int32_t **at, const int32_t *from, int n)
+{
+    int32_t *to = *at;
+    if (n > 0)
+        memcpy(to, from, (size_t)n * sizeof *to);
+    *at += n;
+    return to;
+}
+
+bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, int room, int max_drafts, bw_error *err)
+{
+    assert(!s->id && r->n_prompt <= room);
+    const int left = room - r->n_prompt, max_tokens = r->max_tokens < 0 || r->max_tokens > left ? left : r->max_tokens;
+    const size_t timeline = (size_t)r->n_prompt + (size_t)max_tokens + 1;
+    const size_t ints = timeline + (size_t)r->n_stop_tokens + (size_t)r->n_marks;
+    int32_t *lists = bw_mem_alloc(ints * sizeof *lists, BW_MEM_MISC);
+    if (!lists)
+        return bw_fail_memory(err, "request", ints * sizeof *lists);
+    *s = (bw_sequence){ .id = id, .user = r->user, .slot = -1, .submitted_ns = bw_clock_ns(), .n_prompt = r->n_prompt,
+                        .n_prefill = r->n_prompt, .max_tokens = max_tokens, .lists = lists,
+                        .n_stop_tokens = r->n_stop_tokens, .n_marks = r->n_marks,
+                        .n_logprobs = r->n_logprobs < 0 ? -1 : r->n_logprobs, .cache_salt = r->cache_salt,
+                        .priority = r->priority, .prompt_logits = r->prompt_logits,
+                        .prompt_logprobs = r->prompt_logprobs, .draft_logits = r->draft_logits,
+                        .n_draft_logits = r->n_draft_logits, .force_drafts = r->force_drafts,
+                        .force_arg = r->force_arg };
+    copy_ints(&lists, r->prompt, r->n_prompt);
+    s->tokens = s->lists;
+    lists = s->tokens + timeline;
+    s->stop_tokens = copy_ints(&lists, r->stop_tokens, r->n_stop_tokens);
+    s->marks = copy_ints(&lists, r->marks, r->n_marks);
+    /* An evaluation wants every row of its prompt computed. */
+    s->cached = !r->no_cache && !r->prompt_logits && !r->prompt_logprobs && !r->draft_logits;
+    const bw_sampling *g = &r->sampling;
+    s->sampler = (bw_sampler){ .temperature = g->temperature, .top_p = g->top_p, .min_p = g->min_p,
+                               .presence_penalty = g->presence_penalty, .frequency_penalty = g->frequency_penalty,
+                               .repetition_penalty = g->repetition_penalty, .top_k = g->top_k,
+                               .n_prompt = s->n_prompt, .seed = g->seed, .n_logprobs = s->n_logprobs,
+                               .any_row = s->n_draft_logits > 0 };
+    s->usage.prompt_tokens = r->n_prompt;
+    s->usage.miss = BW_MISS_OFF;
+    s->usage.draft_n = max_drafts > 0 && r->draft > 0 ? r->draft : 0;
+    bw_draft_init(&s->policy, max_drafts > 0 ? r->draft : BW_DRAFT_OFF);
+    return BW_OK;
+}
+
+void bw_sequence_close(bw_sequence *s)
+{
+    assert(s->slot < 0 && s->n_pages == 0);
+    bw_mem_free(s->lists);
+    *s = (bw_sequence){ .slot = -1 };
+}
