@@ -1,0 +1,258 @@
+/* Who runs when: waiting in order, prefill in shares beside decoding, the same prompt once, places that
+ * are given up and taken again. On random tiny models; no time is tested, only steps. */
+#include "lib/runs.h"
+
+#include <stdlib.h>
+
+#include "lib/tiny_model.h"
+
+enum { CONTEXT = 1000, MANY = 32 };
+
+static bw_model *tiny(void)
+{
+    tiny_shape shape;
+    const char *path;
+    do
+        path = tiny_model(&shape);
+    while (!shape.mtp);
+    return open_model(path, NULL, 2, BW_ACTIVATIONS_AUTO);
+}
+
+static bw_engine *open(bw_model *model, int max_seqs, uint64_t cache, int min_prefill)
+{
+    bw_engine *engine;
+    bw_error err;
+    /* a gap nothing keeps, so that prefill beside decoding is cut to its least */
+    const bw_engine_options options = { .context = CONTEXT, .max_seqs = max_seqs, .max_waiting = 64, .cache_memory = cache,
+                                        .decode_gap_s = 1e-7, .min_prefill = min_prefill };
+    check_ok(bw_engine_create(&engine, model, &options, &err), err);
+    return engine;
+}
+
+static int32_t ids[MANY][CONTEXT];
+
+static bw_request request(const bw_model *model, int i, int n, int answer)
+{
+    for (int j = 0; j < n; j++)
+        ids[i][j] = rnd_int(0, bw_model_get_info(model)->n_tokens - 1);
+    bw_request r = greedy_request(model, ids[i], n, answer);
+    r.n_logprobs = -1;
+    return r;
+}
+
+static bw_seq_id submit(bw_engine *engine, const bw_request *r)
+{
+    bw_seq_id id;
+    bw_error err;
+    check_ok(bw_engine_submit(engine, r, &id, &err), err);
+    return id;
+}
+
+/* One step; tokens of sequence i go to count[i] (user is its index + 1). Returns the index of the last that finished, or -1. */
+static int step(bw_engine *engine, int *count)
+{
+    bw_error err;
+    int finished = -1;
+    check_ok(bw_engine_step(engine, &err), err);
+    for (bw_event event; bw_engine_event(engine, &event);) {
+        const int i = (int)(intptr_t)event.user - 1;
+        count[i] += event.n_tokens;
+        if (event.finish != BW_FINISH_NONE)
+            finished = i;
+    }
+    return finished;
+}
+
+TEST(those_that_wait_start_by_priority_and_then_age)
+{
+    bw_model *model = tiny();
+    bw_engine *engine = open(model, 1, 0, 0);
+    static const int priorities[] = { 0, 5, 0, -1, 5, -1, 0 }, order[] = { 3, 5, 0, 2, 6, 1, 4 };
+    int count[7] = { 0 };
+    for (int i = 0; i < 7; i++) {
+        bw_request r = request(model, i, 10, 3);
+        r.priority = priorities[i];
+        r.user = (void *)(intptr_t)(i + 1);
+        submit(engine, &r);
+    }
+    bw_engine_stats stats;
+    bw_engine_get_stats(engine, &stats);
+    check_int(stats.waiting, 7);
+    check_int(stats.waiting_tokens, 70);
+    for (int k = 0; k < 7; k++) {
+        int done;
+        while ((done = step(engine, count)) < 0)
+            ;
+        check_int(done, order[k]);
+    }
+    check(bw_engine_idle(engine));
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(a_long_prompt_takes_its_least_beside_decoding_and_stalls_nobody)
+{
+    bw_model *model = tiny();
+    bw_engine *engine = open(model, 4, 0, 16);
+    int count[4] = { 0 };
+    for (int i = 0; i < 3; i++) {
+        bw_request r = request(model, i, 5, 500);
+        r.user = (void *)(intptr_t)(i + 1);
+        submit(engine, &r);
+    }
+    while (count[0] < 4 || count[1] < 4 || count[2] < 4)
+        step(engine, count);
+    bw_request r = request(model, 3, 600, 5);
+    r.user = (void *)(intptr_t)4;
+    submit(engine, &r);
+    int steps = 0;
+    for (; count[3] == 0; steps++) {
+        int before[3] = { count[0], count[1], count[2] };
+        step(engine, count);
+        const bw_step_info *info = bw_engine_get_step(engine);
+        check_int(info->prefill_rows, steps < 37 ? 16 : 600 - 37 * 16);
+        check_int(info->decode_rows, 3);
+        check_int(info->rows, info->prefill_rows + info->decode_rows + info->draft_rows);
+        for (int i = 0; i < 3; i++)
+            check_that(count[i] > before[i], "sequence %d got nothing in step %d", i, steps);
+    }
+    check_int(steps, 38);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(a_short_prompt_overtakes_a_long_one_but_not_for_ever)
+{
+    bw_model *model = tiny();
+    bw_engine *engine = open(model, 4, 0, 64);
+    int count[4] = { 0 };
+    bw_request r = request(model, 0, 5, 900);
+    r.user = (void *)(intptr_t)1;
+    submit(engine, &r);
+    while (count[0] < 2)
+        step(engine, count);
+    r = request(model, 1, 900, 1);
+    r.user = (void *)(intptr_t)2;
+    submit(engine, &r);
+    step(engine, count);
+    int n_short = 0, steps = 0;
+    for (; count[1] == 0; steps++) { /* a new short prompt as soon as the last is done */
+        if (n_short == count[2]) {
+            r = request(model, 2, 64, 1);
+            r.user = (void *)(intptr_t)3;
+            submit(engine, &r);
+            n_short++;
+        }
+        step(engine, count);
+        check_that(steps < 100, "the long prompt starves");
+        if (steps == 0)
+            check_int(count[2], 1); /* before the long one's 836 */
+    }
+    check_that(n_short > 8, "only %d short prompts came before the long one", n_short);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(the_same_prompt_many_times_is_computed_once)
+{
+    bw_model *model = tiny();
+    bw_engine *engine = open(model, 8, 64 << 20, 0);
+    int count[8] = { 0 };
+    static const int marks[] = { 200, 390 };
+    bw_request r = request(model, 0, 400, 6);
+    r.marks = marks;
+    r.n_marks = 2;
+    for (int i = 0; i < 8; i++) {
+        r.user = (void *)(intptr_t)(i + 1);
+        submit(engine, &r);
+    }
+    int64_t prefill_rows = 0;
+    for (int steps = 0; !bw_engine_idle(engine); steps++) {
+        step(engine, count);
+        prefill_rows += bw_engine_get_step(engine)->prefill_rows;
+        check(steps < 1000);
+    }
+    check_int(prefill_rows, 400 + 7 * 10);
+    for (int i = 0; i < 8; i++)
+        check_int(count[i], 6);
+    bw_engine_stats stats;
+    bw_engine_get_stats(engine, &stats);
+    check_int(stats.cached_tokens, 7 * 390);
+    check_int(stats.prompt_tokens, 8 * 400);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later)
+{
+    bw_model *model = tiny();
+    run *want = calloc(1, sizeof *want);
+    bw_engine *engine = open(model, 1, 16 << 20, 0);
+    bw_request a = request(model, 0, 30, 40), b = request(model, 1, 30, 10);
+    run_request(engine, &a, want);
+    int32_t got[40];
+    int n_got = 0, count[2] = { 0 };
+    bw_error err;
+    a.no_cache = true;
+    a.user = (void *)(intptr_t)1;
+    b.user = (void *)(intptr_t)2;
+    const bw_seq_id id = submit(engine, &a);
+    bool resumed = false;
+    for (int steps = 0; n_got < 40; steps++) {
+        check(steps < 500);
+        if (steps == 15) {
+            check(bw_engine_pause(engine, id, true));
+            check(bw_engine_idle(engine));
+            submit(engine, &b);
+        }
+        if (steps >= 15 && !resumed && bw_engine_idle(engine)) {
+            check_int(count[1], 10);
+            bw_seq_info info;
+            check_int(bw_engine_list(engine, &info, 1), 1);
+            check_int(info.state, BW_SEQ_PAUSED);
+            check_int(info.usage.preemptions, 1);
+            check(bw_engine_pause(engine, id, false));
+            resumed = true;
+        }
+        check_ok(bw_engine_step(engine, &err), err);
+        for (bw_event event; bw_engine_event(engine, &event);) {
+            if (event.id == id)
+                memcpy(got + n_got, event.tokens, sizeof *got * (size_t)event.n_tokens);
+            n_got += event.id == id ? event.n_tokens : 0;
+            count[1] += event.id == id ? 0 : event.n_tokens;
+            check_that(event.id != id || steps < 15 || resumed, "a paused sequence was computed");
+        }
+    }
+    check(memcmp(got, want->tokens, sizeof got) == 0);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+    free(want);
+}
+
+TEST(a_full_step_drafts_less)
+{
+    bw_model *model = tiny();
+    for (int n_seqs = 1; n_seqs <= MANY; n_seqs *= 2) {
+        bw_engine *engine = open(model, n_seqs, 0, 0);
+        int count[MANY] = { 0 }, most = 0;
+        for (int i = 0; i < n_seqs; i++) {
+            bw_request r = request(model, i, 5, 30);
+            r.draft = BW_MAX_DRAFTS;
+            r.user = (void *)(intptr_t)(i + 1);
+            submit(engine, &r);
+        }
+        while (!bw_engine_idle(engine)) {
+            step(engine, count);
+            const bw_step_info *info = bw_engine_get_step(engine);
+            most = info->draft_rows > most ? info->draft_rows : most;
+        }
+        check_int(most, n_seqs <= 8 ? n_seqs * BW_MAX_DRAFTS : 64);
+        bw_engine_destroy(engine);
+    }
+    bw_model_close(model);
+}
+
+TESTS_MAIN(ENTRY(those_that_wait_start_by_priority_and_then_age),
+           ENTRY(a_long_prompt_takes_its_least_beside_decoding_and_stalls_nobody),
+           ENTRY(a_short_prompt_overtakes_a_long_one_but_not_for_ever), ENTRY(the_same_prompt_many_times_is_computed_once),
+           ENTRY(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later), ENTRY(a_full_step_drafts_less))
