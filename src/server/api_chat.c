@@ -15,7 +15,6 @@ static bool read_logprobs(bw_api_request *out, const bw_api_object *body)
 {
     bool wanted = false;
     int n = 0;
-    out->n_logprobs = -1;
     if (!bw_api_get_bool(body, "logprobs", &wanted) || !bw_api_get_int32(body, "top_logprobs", 0, BW_MAX_LOGPROBS, &n))
         return false;
     if (n > 0 && !wanted)
@@ -41,7 +40,6 @@ static bool read_limit(int64_t *asked, const bw_api_object *body)
 static bool read_budget(bw_api_request *out, const bw_api_object *body)
 {
     int other = -1;
-    out->think_budget = -1;
     if (!bw_api_get_int32(body, "thinking_token_budget", -1, INT32_MAX, &out->think_budget) ||
         !bw_api_get_int32(body, "reasoning_budget", -1, INT32_MAX, &other))
         return false;
@@ -135,7 +133,7 @@ static bool read_chat(bw_api_request *out, const bw_api_context *context, const 
 bool bw_api_read_chat(bw_api_request *out, const bw_api_context *context, const char *text, size_t n_bytes, bw_api_error *err)
 {
     bw_api_body body;
-    *out = (bw_api_request){ .kind = BW_API_CHAT, .loop_guard = 1 };
+    *out = (bw_api_request){ .kind = BW_API_CHAT, .n_logprobs = -1, .think_budget = -1, .loop_guard = 1 };
     *err = (bw_api_error){ 0 };
     if (!bw_api_body_open(&body, text, n_bytes, err))
         return false;

@@ -153,7 +153,6 @@ static bool read_counts(bw_api_request *out, const bw_api_object *body, int64_t 
 {
     int best_of = 1;
     *limit = DEFAULT_MAX_TOKENS;
-    out->n_logprobs = -1;
     if (!bw_api_get_bool(body, "echo", &out->echo) || !bw_api_get_int(body, "max_tokens", 0, INT64_MAX, limit) ||
         !bw_api_get_int32(body, "logprobs", 0, BW_MAX_LOGPROBS, &out->n_logprobs) ||
         !bw_api_get_int32(body, "best_of", 1, INT32_MAX, &best_of))
@@ -188,7 +187,7 @@ bool bw_api_read_completion(bw_api_request *out, const bw_api_context *context, 
                             bw_api_error *err)
 {
     bw_api_body body;
-    *out = (bw_api_request){ .kind = BW_API_COMPLETION };
+    *out = (bw_api_request){ .kind = BW_API_COMPLETION, .n_logprobs = -1, .think_budget = -1 };
     *err = (bw_api_error){ 0 };
     if (!bw_api_body_open(&body, text, n_bytes, err))
         return false;
