@@ -36,13 +36,12 @@ struct json_object *bw_chat_loop_message(const char *role, const char *text, siz
     return message;
 }
 
-bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, int32_t **ids,
-                              int *n_ids,
-                         bw_error *err)
+bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, bool open_answer,
+                              int32_t **ids, int *n_ids, bw_error *err)
 {
     struct json_object *request = json_object_new_object();
     json_object_object_add(request, "messages", json_object_get(messages));
-    json_object_object_add(request, "add_generation_prompt", json_object_new_boolean(1));
+    json_object_object_add(request, "add_generation_prompt", json_object_new_boolean(open_answer));
     json_object_object_add(request, "enable_thinking", json_object_new_boolean(think));
     bw_status st = bw_chat_encode(model, json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN), ids, n_ids,
                                   err);
@@ -99,6 +98,17 @@ static void keep_answer(chat *c, const turn *t)
     json_object_array_add(c->messages, message);
 }
 
+/* Where the next turn's prompt is sure to agree with this one: before the opening of the answer, which may come
+ * back without its thinking. 0: not known, and then nothing is saved there. */
+static int answer_start(const chat *c, int n_ids)
+{
+    int32_t *ids = NULL;
+    int n = 0;
+    bw_status st = bw_chat_loop_prompt(c->settings->model, c->messages, c->settings->think, false, &ids, &n, NULL);
+    bw_free(ids);
+    return !st && n < n_ids ? n : 0;
+}
+
 /* Generates with the messages as they are. A Ctrl-C keeps what was said until then. */
 static bw_status generate(chat *c, turn *t, const int32_t *ids, int n_ids, bw_error *err)
 {
@@ -108,6 +118,9 @@ static bw_status generate(chat *c, turn *t, const int32_t *ids, int n_ids, bw_er
     bw_answer answer;
     request.prompt = ids;
     request.n_prompt = n_ids;
+    const int mark = answer_start(c, n_ids);
+    request.marks = &mark;
+    request.n_marks = mark > 0;
     bw_interrupt_watch();
     bw_status st = bw_answer_generate(&answer, s->engine, s->model, &request, s->stops, s->n_stops, &sink, err);
     bw_interrupt_unwatch();
@@ -138,7 +151,7 @@ static void answer_message(chat *c, const char *text, size_t n)
     int n_ids;
     bw_error err = { 0 };
     json_object_array_add(c->messages, bw_chat_loop_message("user", text, n));
-    bw_status st = bw_chat_loop_prompt(s->model, c->messages, s->think, &ids, &n_ids, &err);
+    bw_status st = bw_chat_loop_prompt(s->model, c->messages, s->think, true, &ids, &n_ids, &err);
     if (!st)
         st = bw_reply_create(&t.reply, s->think, take_part, &t, &err);
     if (!st)

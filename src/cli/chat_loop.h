@@ -27,8 +27,8 @@ int bw_chat_loop_run(const bw_chat_loop_settings *settings, bw_receipt *receipt)
 /* {"role": role, "content": text}; the caller owns it. */
 struct json_object *bw_chat_loop_message(const char *role, const char *text, size_t n_bytes);
 
-/* The messages and the opening of an answer, as token ids of the caller (bw_free). */
-bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, int32_t **ids, int *n_ids,
-                         bw_error *err);
+/* The messages, and the opening of an answer if asked for, as token ids of the caller (bw_free). */
+bw_status bw_chat_loop_prompt(const bw_model *model, struct json_object *messages, bool think, bool open_answer,
+                              int32_t **ids, int *n_ids, bw_error *err);
 
 #endif

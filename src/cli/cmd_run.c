@@ -195,7 +195,7 @@ static bool encode_prompt(const run_options *o, const bw_model *model, const bw_
         if (o->system)
             json_object_array_add(messages, bw_chat_loop_message("system", o->system, strlen(o->system)));
         json_object_array_add(messages, bw_chat_loop_message("user", text->data, text->n));
-        st = bw_chat_loop_prompt(model, messages, o->think, ids, n_ids, &err);
+        st = bw_chat_loop_prompt(model, messages, o->think, true, ids, n_ids, &err);
         json_object_put(messages);
     }
     if (st != BW_OK)
@@ -369,16 +369,27 @@ static bool check_model(const run_options *o, const bw_model_info *info, bool ne
     return true;
 }
 
-/* With --chunk 0 one step must hold the longest prompt: a chat's is as long as its context. */
+/* With --chunk 0 one step must hold the longest prompt: a chat's is as long as its context. A chat keeps saved
+ * states too (where its answers begin and end), so that it never reads its own history again. */
+static bw_status fit_chat(bw_model *model, bw_engine_options *options, bool whole, bw_error *err)
+{
+    enum { SAVED_STATES = 8 };
+    bw_memory_plan plan;
+    bw_status st = bw_engine_plan(model, options, &plan, err);
+    if (st)
+        return st;
+    options->cache_memory = SAVED_STATES * plan.checkpoint_bytes;
+    if (whole)
+        options->max_rows = plan.context;
+    return BW_OK;
+}
+
 static bw_engine *create_engine(const run_options *o, bw_model *model, int n_prompt)
 {
     bw_engine_options options = bw_setup_engine(&o->setup, o->setup.context, n_prompt);
-    bw_memory_plan plan;
     bw_engine *engine = NULL;
     bw_error err = { 0 };
-    bw_status st = BW_OK;
-    if (o->setup.chunk == 0 && !n_prompt && !(st = bw_engine_plan(model, &options, &plan, &err)))
-        options.max_rows = plan.context;
+    bw_status st = n_prompt ? BW_OK : fit_chat(model, &options, o->setup.chunk == 0, &err);
     if (!st)
         st = bw_engine_create(&engine, model, &options, &err);
     if (st != BW_OK)

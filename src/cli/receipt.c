@@ -15,7 +15,8 @@ void bw_receipt_add(bw_receipt *receipt, const bw_usage *usage, int n_tokens)
     receipt->n_answers++;
     receipt->prompt_tokens += usage->prompt_tokens;
     receipt->generated_tokens += n_tokens;
-    receipt->prefilled += usage->prompt_tokens;
+    receipt->cached_tokens += usage->cached_tokens;
+    receipt->prefilled += usage->prompt_tokens - usage->cached_tokens;
     receipt->decoded += usage->generated_tokens > 1 ? usage->generated_tokens - 1 : 0;
     receipt->prefill_s += usage->prefill_s;
     receipt->decode_s += usage->decode_s;
@@ -83,10 +84,11 @@ static void print_memory(const bw_receipt *r)
 {
     static const double mib = 1024.0 * 1024.0;
     const bw_memory_plan *plan = r->plan;
-    fprintf(stderr,
-            "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f; context %d tokens\n",
-            (double)plan->total / mib, (double)plan->weights / mib, (double)plan->kv / mib, (double)plan->state / mib,
-            (double)plan->scratch / mib, plan->context);
+    fprintf(stderr, "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f", (double)plan->total / mib,
+            (double)plan->weights / mib, (double)plan->kv / mib, (double)plan->state / mib, (double)plan->scratch / mib);
+    if (plan->cache)
+        fprintf(stderr, ", saved states %.1f", (double)plan->cache / mib);
+    fprintf(stderr, "; context %d tokens\n", plan->context);
 }
 
 static void print_sampling(const bw_receipt *r)
@@ -113,6 +115,8 @@ void bw_receipt_print(const bw_receipt *r)
             r->info->architecture,
             r->info->load_s);
     print_rate(r->prompt_tokens, per_second(r->prefilled, r->prefill_s));
+    if (r->cached_tokens)
+        fprintf(stderr, ", %" PRId64 " of them remembered", r->cached_tokens);
     fprintf(stderr, "\n  generated  ");
     print_rate(r->generated_tokens, per_second(r->decoded, r->decode_s));
     if (r->n_answers == 1)
@@ -201,6 +205,7 @@ struct json_object *bw_receipt_json(const bw_receipt *r)
     json_object_object_add(out, "model", bw_json_text(info->path));
     json_object_object_add(out, "architecture", bw_json_text(info->architecture));
     json_object_object_add(out, "prompt_tokens", json_object_new_int64(r->prompt_tokens));
+    json_object_object_add(out, "cached_tokens", json_object_new_int64(r->cached_tokens));
     json_object_object_add(out, "generated_tokens", json_object_new_int64(r->generated_tokens));
     json_object_object_add(out, "prefill_tokens_per_s", bw_json_number(per_second(r->prefilled, r->prefill_s), 6));
     json_object_object_add(out, "decode_tokens_per_s", bw_json_number(per_second(r->decoded, r->decode_s), 6));

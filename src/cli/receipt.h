@@ -19,6 +19,7 @@ typedef struct bw_receipt {
     bw_finish finish;    /* of the last answer; NONE: interrupted */
     int n_answers;
     int64_t prompt_tokens, generated_tokens;
+    int64_t cached_tokens; /* of the prompts: computed in earlier turns */
     int64_t prefilled, decoded; /* tokens behind the two times */
     double prefill_s, decode_s;
     int draft_n;

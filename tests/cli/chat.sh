@@ -45,6 +45,18 @@ shows leaving_is_success 'status 0'
 
 : >"$work/screen"
 keys() {
+    type_after '> ' 1 'Hello there, it is a fine morning\n'
+    type_after '(cut' 1 'And then\n'
+    type_after '(cut' 2 ''
+    sleep 0.5
+    printf '\004'
+    sleep 1
+}
+chat --seed 3 --max-tokens 24 --ignore-eos
+shows a_second_turn_does_not_read_the_first_again 'prompt .* of them remembered'
+
+: >"$work/screen"
+keys() {
     type_after '> ' 1 'Tell me a story\n'
     sleep 2
     printf '\003'
