@@ -14,6 +14,8 @@ struct bw_text_source {
     bw_tokenizer *tokenizer;
     bw_chat_format chat;
     const char *chat_note;
+    char *template; /* NULL: none came with it */
+    size_t n_template;
 };
 
 enum { MAX_PATH = 4096 };
@@ -27,6 +29,11 @@ static bw_status make(bw_text_source **out, bw_tokenizer *tokenizer, const char 
         return bw_fail_memory(err, "the tokenizer", sizeof *s);
     }
     s->tokenizer = tokenizer;
+    if (n_template && !(s->template = bw_mem_dup(template, n_template))) {
+        bw_text_source_close(s);
+        return bw_fail_memory(err, "the chat template", n_template);
+    }
+    s->n_template = n_template;
     s->chat = bw_chat_recognise(n_template ? template : NULL, n_template);
     s->chat_note = s->chat.known ? bw_chat_variant_name(s->chat.variant)
                    : n_template  ? "3.6 assumed: the chat template is not one that is known"
@@ -243,6 +250,7 @@ void bw_text_source_close(bw_text_source *s)
     if (!s)
         return;
     bw_tokenizer_destroy(s->tokenizer);
+    bw_mem_free(s->template);
     bw_mem_free(s);
 }
 
@@ -271,6 +279,12 @@ bool bw_text_source_chat_known(const bw_text_source *s)
 const char *bw_text_source_chat_note(const bw_text_source *s)
 {
     return s->chat_note;
+}
+
+const char *bw_text_source_template(const bw_text_source *s, size_t *n)
+{
+    *n = s->n_template;
+    return s->template;
 }
 
 bw_status bw_text_source_chat_encode(const bw_text_source *s, const char *request, size_t n_bytes, int32_t **ids, int *n_ids,

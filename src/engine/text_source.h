@@ -33,6 +33,9 @@ bool bw_text_source_chat_known(const bw_text_source *source); /* the template is
 /* "3.6", or "3.6 assumed: ..." and why. */
 const char *bw_text_source_chat_note(const bw_text_source *source);
 
+/* The chat template as it came with the model, n bytes; NULL: none. */
+const char *bw_text_source_template(const bw_text_source *source, size_t *n);
+
 /* A chat ends its turns with <|im_end|> and texts end with <|endoftext|>, also where the checkpoint's
  * list of stop tokens names only one of them (config.json alone names the text's end): adds those of
  * the two that the tokenizer has and config->sampling.eos lacks. */

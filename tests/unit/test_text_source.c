@@ -9,6 +9,7 @@
 #include <json-c/json.h>
 
 #include "base/mem.h"
+#include "engine/model_facts.h"
 #include "engine/text_source.h"
 
 static const char *const lamb = "models/lamb";
@@ -314,6 +315,27 @@ TEST(the_public_text_functions_stand_on_the_model)
     bw_model_close(model);
 }
 
+TEST(a_model_knows_its_size_its_types_and_its_template)
+{
+    bw_error err;
+    bw_model *model;
+    bw_model_facts facts;
+    size_t n;
+    char *template = read_file(repo_path("models/lamb/chat_template.jinja"), &n);
+    check_ok(bw_model_open(&model, repo_path("models/lamb"), NULL, &err), err);
+    bw_model_get_facts(model, &facts);
+    check_int(facts.n_chat_template, n);
+    check(memcmp(facts.chat_template, template, n) == 0);
+    check_str(facts.quantization, "BF16");
+    check_int(facts.n_params, bw_model_get_info(model)->weight_bytes / 2);
+    bw_model_close(model);
+    free(template);
+    check_ok(bw_model_open(&model, repo_path("tests/golden/dense-r2"), NULL, &err), err);
+    bw_model_get_facts(model, &facts);
+    check(!facts.chat_template && !facts.chat_format);
+    bw_model_close(model);
+}
+
 TEST(a_model_without_a_tokenizer_refuses_text_and_says_why)
 {
     bw_error err;
@@ -359,4 +381,5 @@ TESTS_MAIN(ENTRY(a_folder_brings_all_tokens_and_its_chat_format), ENTRY(a_tokeni
            ENTRY(a_checkpoint_without_a_usable_tokenizer_still_opens),
            ENTRY(recorded_conversations_have_the_ids_of_their_text_unless_they_spell_special_tokens), ENTRY(a_user_cannot_forge_a_turn),
            ENTRY(every_allocation_of_opening_may_fail), ENTRY(the_public_text_functions_stand_on_the_model),
+           ENTRY(a_model_knows_its_size_its_types_and_its_template),
            ENTRY(a_model_without_a_tokenizer_refuses_text_and_says_why), ENTRY(a_reply_is_split_through_the_public_functions))
