@@ -333,6 +333,16 @@ void bw_engine_thread_stats(bw_engine_thread *t, bw_engine_stats *stats)
     pthread_mutex_unlock(&t->lock);
 }
 
+bool bw_engine_thread_failed(bw_engine_thread *t, char *message, size_t n)
+{
+    pthread_mutex_lock(&t->lock);
+    const bool failed = t->failed;
+    if (failed && n > 0)
+        copy_message(message, n, t->failure);
+    pthread_mutex_unlock(&t->lock);
+    return failed;
+}
+
 int bw_engine_thread_list(bw_engine_thread *t, bw_seq_info *out, int room)
 {
     int n = 0;

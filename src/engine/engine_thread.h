@@ -75,6 +75,10 @@ void bw_engine_thread_pause(bw_engine_thread *thread, bw_ticket ticket, bool pau
 /* All posts and step records put out since the last call, oldest first, as lists the caller owns; NULL: none. */
 void bw_engine_thread_take(bw_engine_thread *thread, bw_post **posts, bw_step_record **steps);
 
+/* The engine cannot go on: every live request has had its last post, no further one is admitted. message
+ * [n] then says why. */
+bool bw_engine_thread_failed(bw_engine_thread *thread, char *message, size_t n);
+
 /* The figures after the last step, without waiting for the one that runs; waiting counts the inbox too. */
 void bw_engine_thread_stats(bw_engine_thread *thread, bw_engine_stats *stats);
 /* Requests admitted and not finished, oldest first; at most room. bw_seq_info.id is the ticket. */
