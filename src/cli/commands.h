@@ -4,6 +4,7 @@
 #define BW_CLI_COMMANDS_H
 
 int bw_cmd_run(int argc, char **argv);
+int bw_cmd_serve(int argc, char **argv);
 int bw_cmd_eval(int argc, char **argv);
 int bw_cmd_inspect(int argc, char **argv);
 int bw_cmd_tokenize(int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct command {
     const char *about;
 } commands[] = {
     { "run", bw_cmd_run, "write text: one prompt, or a chat" },
+    { "serve", bw_cmd_serve, "answer programs over HTTP, in the OpenAI API" },
     { "inspect", bw_cmd_inspect, "what is in a model, and is it whole" },
     { "tokenize", bw_cmd_tokenize, "text to token ids and back" },
     { "eval", bw_cmd_eval, "perplexity of a text, logits of every row" },
@@ -38,7 +39,7 @@ static int unknown_command(const char *given)
     for (int i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i].name;
     const char *nearest = bw_args_nearest(given, names, N_COMMANDS);
-    fprintf(stderr, "bellwether: \"%s\" is not a command, expected run, inspect, tokenize or eval", given);
+    fprintf(stderr, "bellwether: \"%s\" is not a command, expected run, serve, inspect, tokenize or eval", given);
     if (nearest)
         fprintf(stderr, "; did you mean %s?", nearest);
     fprintf(stderr, " (see bellwether --help)\n");
@@ -51,7 +52,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_DFL);
     if (argc < 2) {
         fprintf(stderr,
-                "bellwether: a command is missing, expected run, inspect, tokenize or eval (see bellwether --help)\n");
+                "bellwether: a command is missing, expected run, serve, inspect, tokenize or eval (see bellwether --help)\n");
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {

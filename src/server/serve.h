@@ -28,6 +28,10 @@ typedef struct bw_serve_options {
     bool no_self_test;
     bool no_web;               /* no page at / */
     bool log_requests;
+    /* Lines that are neither warnings nor findings, which go to bw_log: the receipt at start and, with
+     * log_requests, one per request. Loop's thread. NULL: dropped. */
+    void (*print)(void *arg, const char *line);
+    void *print_arg;
 } bw_serve_options;
 
 bw_serve_options bw_serve_defaults(void);

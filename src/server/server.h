@@ -14,12 +14,15 @@
 
 typedef struct bw_generations bw_generations; /* generation.h */
 typedef struct bw_self_test bw_self_test;     /* self_test.h */
+typedef struct bw_loaded bw_loaded;           /* loader.h */
 
 typedef struct bw_server {
     const struct bw_serve_options *options; /* serve.h */
     struct event_base *base;
     bw_http *http;
     bw_work *work;
+    double load_progress;  /* 0 .. 1 */
+    char failure[512];     /* why it serves no more; "": it does */
 
     /* NULL until the model is loaded */
     bw_model *model;
@@ -29,6 +32,7 @@ typedef struct bw_server {
     bw_generations *generations;
     bw_api_context api;
     const bw_self_test *self_test;
+    const bw_loaded *loaded; /* what memory was given to what */
 
     const char *model_id;  /* served id, = api.model_ids[0] */
     time_t created;        /* of the process: constant in /v1/models */

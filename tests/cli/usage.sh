@@ -4,11 +4,11 @@
 . tests/cli/common.bash
 lamb=models/lamb
 
-refuses no_command 2 "command is missing" run inspect tokenize eval --
+refuses no_command 2 "command is missing" run serve inspect tokenize eval --
 refuses unknown_command 2 '"rum"' "did you mean run" -- rum
 refuses unknown_command_far_from_all 2 '"xyzzyxyzzy"' run -- xyzzyxyzzy
 
-for command in run eval inspect tokenize; do
+for command in run serve eval inspect tokenize; do
     refuses "${command}_without_a_model" 2 "bellwether $command" MODEL -- $command
     refuses "${command}_with_an_unknown_option" 2 "bellwether $command" --frobnicate -- $command $lamb --frobnicate
     bw $command --help
@@ -18,7 +18,7 @@ for command in run eval inspect tokenize; do
     is "${command}_version" "$(cat "$work/out")" "$(./bellwether --version)"
 done
 bw --help
-is help_lists_every_command "$(grep -cE '^  (run|eval|inspect|tokenize) ' "$work/out")" 4
+is help_lists_every_command "$(grep -cE '^  (run|serve|eval|inspect|tokenize) ' "$work/out")" 5
 bw --version
 is version_is_name_and_number "$(grep -cE '^bellwether [0-9]+\.[0-9]+\.[0-9]+$' "$work/out")" 1
 
@@ -73,4 +73,31 @@ refuses eval_draft_logits_too_many 2 --draft-logits '"9"' "from 1 to 8" -- eval 
 refuses eval_logits_without_file 2 --logits "expected the name of a file to write" -- eval $lamb --text a --logits
 refuses eval_text_without_file 2 --text "expected a file name" -- eval $lamb --text
 refuses eval_draft_logits_without_file 2 --draft-logits "second value is missing" -- eval $lamb --text a --draft-logits 3
+
+while read -r option given expected; do
+    refuses "serve_${option#--}_$given" 2 "$option" "\"$given\"" "$expected" -- serve $lamb "$option=$given"
+done <<'CASES'
+--port 65536 from 0 to 65535
+--port http whole number
+--max-seqs 0 from 1 to 1024
+--max-seqs 2000 from 1 to 1024
+--kv-memory lots 2GiB
+--kv-memory -1 2GiB
+--kv-memory 2Gi 2GiB
+--kv-memory 0x10 2GiB
+--cache-memory 9999999TB 2GiB
+--decode-gap 0 above 0
+--draft 3 auto|off
+--sampling-defaults mine checkpoint|openai
+--late-system drop join|error
+--reasoning-field none both|content|short|inline
+CASES
+refuses serve_no_cache_of_a_size 2 --no-cache --cache-memory -- serve $lamb --no-cache --cache-memory 1GiB
+refuses serve_beyond_loopback_without_keys 1 0.0.0.0 --api-key-file --insecure -- serve $lamb --host 0.0.0.0 --port 0
+printf '# nobody\n\n' >"$work/keys"
+refuses serve_with_a_file_without_keys 1 --api-key-file "no key in it" -- serve $lamb --api-key-file "$work/keys"
+printf 'good\nnot one\n' >"$work/keys"
+refuses serve_with_a_key_that_is_none 1 "line 2" "visible ASCII" -- serve $lamb --api-key-file "$work/keys"
+refuses serve_with_a_missing_key_file 1 "$work/none" "cannot open" -- serve $lamb --api-key-file "$work/none"
+refuses serve_of_a_missing_model 1 no/such/model -- serve no/such/model --port 0
 exit $failed

@@ -1,0 +1,42 @@
+/* routes.c - see routes.h. */
+#include "server/routes.h"
+
+#include "base/status.h"
+#include "server/small_routes.h"
+
+enum {
+    LOOK = BW_ROUTE_KEY | BW_ROUTE_READY,
+    BELOW = BW_ROUTE_PREFIX,
+    ANY = BW_GET | BW_POST | BW_DELETE
+};
+
+static const bw_route routes[] = {
+    { BW_GET, "/", 0, "page", bw_handle_no_page },
+    { BW_GET, "/v1/models", LOOK, "models", bw_handle_models },
+    { BW_GET, "/v1/models/", LOOK | BELOW, "models", bw_handle_models },
+
+    { BW_GET, "/props", LOOK, "props", bw_handle_props },
+    { BW_GET, "/slots", LOOK, "slots", bw_handle_slots },
+    { BW_GET, "/load", BW_ROUTE_READY, "load", bw_handle_load },
+
+    { BW_GET, "/health", 0, "health", bw_handle_health },
+    { BW_GET, "/v1/health", 0, "health", bw_handle_health },
+    { BW_GET | BW_POST, "/ping", 0, "ping", bw_handle_ping },
+    { BW_GET, "/version", 0, "version", bw_handle_version },
+    { BW_GET, "/metrics", 0, "metrics", bw_handle_metrics },
+
+    { ANY, "/v1/embeddings", 0, "not_served", bw_handle_not_served },
+    { ANY, "/v1/audio/", BELOW, "not_served", bw_handle_not_served },
+    { ANY, "/v1/images/", BELOW, "not_served", bw_handle_not_served },
+    { ANY, "/v1/files", 0, "not_served", bw_handle_not_served },
+    { ANY, "/v1/batches", 0, "not_served", bw_handle_not_served },
+};
+
+int bw_routes_list(bw_route out[BW_MAX_ROUTES], bool web)
+{
+    int n = 0;
+    (void)web;
+    for (size_t i = 0; i < BW_COUNT(routes); i++)
+        out[n++] = routes[i];
+    return n;
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# `bellwether serve` from the first byte to the last, by a client of a few lines of bash: 503 while it
+# loads, 200 when it is ready, the small routes, and what signals do.
+. tests/cli/common.bash
+lamb=models/lamb
+port='' server=''
+
+# start ARGS: a server in the background, on a free port, with its log in $work/log
+start() {
+    ./bellwether serve "$@" --port 0 --threads 2 2>"$work/log" >"$work/stdout" &
+    server=$!
+    port=''
+    for _ in {1..500}; do
+        port=$(sed -n 's|.*listening on http://[^ ]*:\([0-9]*\)/.*|\1|p' "$work/log")
+        [ -n "$port" ] && return
+        kill -0 $server 2>/dev/null || return
+        sleep 0.01
+    done
+}
+ready() {
+    for _ in {1..600}; do
+        [ "$(call GET /ping)" = 200 ] && return 0
+        kill -0 $server 2>/dev/null || return 1
+        sleep 0.05
+    done
+    return 1
+}
+# call METHOD PATH [BODY [HEADER ...]]: prints the status; head and body are left in $work/head, $work/out
+call() {
+    local method=$1 path=$2 body=${3:-} header
+    : >"$work/answer"
+    {
+        exec 3<>"/dev/tcp/127.0.0.1/$port"
+    } 2>/dev/null || { echo refused; return; }
+    {
+        printf '%s %s HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: %d\r\n' "$method" "$path" "${#body}"
+        [ -n "$body" ] && printf 'Content-Type: application/json\r\n'
+        for header in "${@:4}"; do printf '%s\r\n' "$header"; done
+        printf '\r\n%s' "$body"
+    } >&3 2>/dev/null
+    timeout 100 cat <&3 >"$work/answer" 2>/dev/null
+    exec 3>&- 3<&-
+    awk -v RS='\r\n' '$0 == "" { exit } { print }' "$work/answer" >"$work/head"
+    sed '1,/^\r$/d' "$work/answer" >"$work/out"
+    sed -n '1s/^HTTP\/1.1 \([0-9]*\).*/\1/p' "$work/head"
+}
+header() { sed -n "s/^$1: //Ip" "$work/head"; }
+# stop NAME SIGNAL WANT: the exit status, and how long it took is in $took
+stop() {
+    local begin=$EPOCHREALTIME
+    kill -"$2" $server
+    wait $server
+    is "$1" $? "$3"
+    took=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
+}
+
+# ---- loading -----------------------------------------------------------------------------------------
+
+start $lamb --log-requests
+# The first answer comes before the model is there, or, on a machine that is quick, after.
+first=$(call GET /health)
+case $first in
+503)
+    is while_loading_health_names_the_reason "$(json error.message):$(json error.type)" "Loading model:unavailable_error"
+    is while_loading_there_is_progress "$(json error.progress | grep -cE '^[0-9.]+$')" 1
+    is while_loading_a_client_is_told_when_to_come_back "$(header Retry-After)" 1
+    ;;
+200) ok "the_model_was_there_at_once" ;;
+*) not_ok an_answer_comes_at_once "status $first" ;;
+esac
+if ready; then ok it_becomes_ready; else not_ok it_becomes_ready "$(tail -n 3 "$work/log")"; exit 1; fi
+
+# ---- the small routes --------------------------------------------------------------------------------
+
+is health_is_ok "$(call GET /health):$(cat "$work/out")" '200:{"status":"ok"}'
+is every_answer_has_an_id "$(header X-Request-Id)" "$(header request-id)"
+is health_has_a_name_under_v1 "$(call GET /v1/health)" 200
+is ping_may_be_posted "$(call POST /ping):$(wc -c <"$work/out")" 200:0
+is version_is_the_programs "$(call GET /version):$(json version)" "200:$(./bellwether --version | cut -d' ' -f2)"
+is models_lists_what_is_served "$(call GET /v1/models):$(json data.0.id):$(json data.0.root)" "200:lamb:$lamb"
+is models_says_how_large "$(json data.0.meta.n_params):$(json data.0.meta.quantization)" 14085936:BF16
+is a_model_has_its_own_address "$(call GET /v1/models/lamb):$(json object)" 200:model
+is a_model_that_is_not_there "$(call GET /v1/models/sheep):$(json error.code)" 404:model_not_found
+is models_for_clients_of_messages "$(call GET /v1/models '' 'anthropic-version: 2023-06-01'):$(json data.0.type):$(json first_id)" 200:model:lamb
+is props_has_the_template "$(call GET /props):$(json chat_template | head -c 3)" '200:{#-'
+is props_has_the_plan "$(json memory_plan.weights)" 28171872
+is props_has_the_self_test "$(json self_test.ran):$(json self_test.passed):$(json self_test.agreement.engaged)" true:true:yes
+is drafting_drafts "$(json self_test.drafts.engaged)" yes
+is the_cache_hits "$(json self_test.cache.engaged)" yes
+is idle_slots_are_shown "$(call GET /slots):$(json 0.state):$(json 31.is_processing)" 200:idle:false
+is a_free_slot_is_no_failure "$(call GET '/slots?fail_on_no_slot=1')" 200
+is nothing_is_running "$(call GET /load):$(json server_load)" 200:0
+is metrics_are_shown "$(call GET /metrics):$(grep -c '^bellwether_build_info' "$work/out")" 200:1
+is an_unknown_path "$(call GET /nothing):$(json error.code)" 404:not_found
+is a_wrong_method "$(call DELETE /health):$(header Allow | grep -c GET)" 405:1
+is what_is_not_served_is_said "$(call POST /v1/embeddings '{}'):$(json error.message | grep -c embeddings)" 404:1
+
+# ---- the receipt and the log -------------------------------------------------------------------------
+
+is nothing_is_on_stdout "$(wc -c <"$work/stdout")" 0
+is the_receipt_comes_once "$(grep -c '^receipt' "$work/log")" 1
+for part in model address computing memory room drafts cache identity self-test; do
+    is "the_receipt_has_$part" "$(grep -c "^  $part  *[^ ]" "$work/log")" 1
+done
+is memory_that_was_chosen_is_said "$(grep -c 'note: \(KV\|cache\) memory: .*GiB free' "$work/log")" 2
+is a_request_is_a_line_in_the_log "$(grep -cE '^GET /props 200 .* ms req_' "$work/log")" 1
+
+# ---- signals -----------------------------------------------------------------------------------------
+
+stop an_idle_server_ends_well TERM 0
+is and_at_once "$((took < 5000))" 1
+is the_port_is_free_again "$(call GET /health)" refused
+
+start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache
+stop a_server_that_loads_ends_at_once INT 0
+
+printf '# of the test\nsesame\n' >"$work/keys"
+start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache \
+    --api-key-file "$work/keys" --no-web
+ready || not_ok a_server_with_keys_becomes_ready "$(tail -n 3 "$work/log")"
+is without_a_key_nothing_is_shown "$(call GET /v1/models):$(json error.type)" 401:authentication_error
+is a_wrong_key_is_none "$(call GET /props '' 'Authorization: Bearer sesamE')" 401
+is a_key_opens "$(call GET /v1/models '' 'Authorization: Bearer sesame'):$(json data.0.id):$(json data.1.id)" 200:one:two
+is a_key_in_the_other_header_opens "$(call GET /slots '' 'x-api-key: sesame'):$(json 1.n_ctx)" 200:256
+is no_third_slot "$(json 2 >/dev/null 2>&1 || echo none)" none
+is probers_need_no_key "$(call GET /health)" 200
+is without_a_page_a_line_says_where_to_go "$(call GET /):$(grep -c /v1 "$work/out")" 200:1
+is the_self_test_was_left_out "$(call GET /props '' 'x-api-key: sesame'):$(json self_test.ran)" 200:false
+stop interrupted_it_ends_well INT 0
+
+bw serve "$work/nowhere" --port 0
+is a_model_that_is_not_there_ends_it "$status:$(grep -c "nowhere" "$work/err")" 1:2
+start $lamb --no-self-test
+bw serve $lamb --port "$port"
+is an_address_in_use_is_refused "$status:$(tail -n 1 "$work/err" | grep -c "port $port")" 1:1
+stop the_first_one_did_not_mind TERM 0
+exit $failed

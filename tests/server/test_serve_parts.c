@@ -1,0 +1,162 @@
+/* What a server decides before it serves: how memory is shared out, whom it tells. */
+#include "lib/check.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "server/memory_choice.h"
+#include "server/notify.h"
+#include "server/serve.h"
+
+#define GIB ((uint64_t)1 << 30)
+#define MIB ((uint64_t)1 << 20)
+
+static bw_memory_wish wish_of(uint64_t available)
+{
+    return (bw_memory_wish){ .available = available, .weights = 16 * GIB, .scratch = GIB, .context_bytes = 2 * GIB,
+                             .sequence_bytes = 150 * MIB, .max_seqs = 32 };
+}
+
+TEST(with_plenty_of_memory_every_sequence_gets_a_full_context)
+{
+    const bw_memory_wish wish = wish_of(512 * GIB);
+    const bw_memory_choice c = bw_memory_choose(&wish);
+    check_int(c.max_seqs, 32);
+    check_int(c.kv_memory, 64 * GIB);
+    check_int(c.cache_memory, 512 * 150 * MIB);
+    check_int(c.headroom, 4 * GIB);
+}
+
+TEST(what_is_chosen_fits_beside_weights_scratch_and_headroom)
+{
+    for (uint64_t available = 20 * GIB; available < 300 * GIB; available += 777 * MIB) {
+        const bw_memory_wish wish = wish_of(available);
+        const bw_memory_choice c = bw_memory_choose(&wish);
+        check(c.kv_memory >= wish.context_bytes && c.kv_memory <= (uint64_t)c.max_seqs * wish.context_bytes);
+        check(c.max_seqs >= 1 && c.max_seqs <= 32);
+        const uint64_t taken = c.kv_memory + c.cache_memory + (uint64_t)c.max_seqs * wish.sequence_bytes + wish.scratch;
+        if (available > 24 * GIB) /* else even the least does not fit, which the engine says */
+            check_that(taken + wish.weights + c.headroom <= available, "of %llu MiB %llu are taken",
+                       (unsigned long long)(available / MIB), (unsigned long long)(taken / MIB));
+    }
+}
+
+TEST(where_memory_is_short_there_are_fewer_sequences_but_one_full_context)
+{
+    const bw_memory_wish wish = wish_of(24 * GIB);
+    const bw_memory_choice c = bw_memory_choose(&wish);
+    check(c.max_seqs < 32 && c.max_seqs > 1);
+    check(c.kv_memory >= wish.context_bytes);
+    const bw_memory_wish none = wish_of(8 * GIB);
+    check_int(bw_memory_choose(&none).max_seqs, 1);
+    check_int(bw_memory_choose(&none).kv_memory, none.context_bytes);
+    check_int(bw_memory_choose(&none).cache_memory, 0);
+}
+
+TEST(what_was_given_is_not_changed)
+{
+    bw_memory_wish wish = wish_of(40 * GIB);
+    wish.seqs_given = wish.kv_given = wish.cache_given = true;
+    wish.kv_memory = 3 * GIB;
+    wish.cache_memory = 0;
+    bw_memory_choice c = bw_memory_choose(&wish);
+    check_int(c.max_seqs, 32);
+    check_int(c.kv_memory, 3 * GIB);
+    check_int(c.cache_memory, 0);
+    wish.kv_given = false;
+    wish.cache_memory = 5 * GIB;
+    c = bw_memory_choose(&wish);
+    check_int(c.cache_memory, 5 * GIB);
+    check(c.kv_memory + c.cache_memory + 32 * wish.sequence_bytes + wish.scratch + wish.weights + c.headroom <= wish.available);
+}
+
+TEST(where_nothing_says_what_is_free_everything_is_given)
+{
+    const bw_memory_wish wish = wish_of(0);
+    const bw_memory_choice c = bw_memory_choose(&wish);
+    check_int(c.max_seqs, 32);
+    check(c.kv_memory > wish.context_bytes && c.cache_memory > 0);
+}
+
+/* ---- the service manager --------------------------------------------------------------------- */
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    const int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    check(fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof address) == 0);
+    return fd;
+}
+
+TEST(the_service_manager_gets_the_datagram)
+{
+    char path[100], text[100] = "";
+    snprintf(path, sizeof path, "%s/notify", temp_dir());
+    const int fd = listen_at(path);
+    setenv("NOTIFY_SOCKET", path, 1);
+    check(bw_notify("READY=1\nSTATUS=serving"));
+    check_int(recv(fd, text, sizeof text - 1, MSG_DONTWAIT), 22);
+    check_str(text, "READY=1\nSTATUS=serving");
+    close(fd);
+    check(!bw_notify("READY=1")); /* nobody is there any more */
+    unsetenv("NOTIFY_SOCKET");
+}
+
+TEST(without_a_service_manager_nothing_is_sent)
+{
+    unsetenv("NOTIFY_SOCKET");
+    check(!bw_notify("READY=1"));
+    setenv("NOTIFY_SOCKET", "relative", 1);
+    check(!bw_notify("READY=1"));
+    char longer[300];
+    memset(longer, '/', sizeof longer - 1);
+    longer[sizeof longer - 1] = '\0';
+    setenv("NOTIFY_SOCKET", longer, 1);
+    check(!bw_notify("READY=1"));
+    unsetenv("NOTIFY_SOCKET");
+}
+
+TEST(the_watchdog_is_due_twice_in_its_time)
+{
+    unsetenv("WATCHDOG_USEC");
+    check(bw_notify_watchdog_s() <= 0);
+    setenv("NOTIFY_SOCKET", "/nowhere", 1);
+    setenv("WATCHDOG_USEC", "3000000", 1);
+    check(bw_notify_watchdog_s() > 1.49 && bw_notify_watchdog_s() < 1.51);
+    setenv("WATCHDOG_PID", "1", 1); /* somebody else's */
+    check(bw_notify_watchdog_s() <= 0);
+    unsetenv("WATCHDOG_PID");
+    unsetenv("WATCHDOG_USEC");
+    unsetenv("NOTIFY_SOCKET");
+}
+
+/* ---- refusals -------------------------------------------------------------------------------- */
+
+TEST(without_keys_only_this_machine_is_listened_to)
+{
+    bw_serve_options o = bw_serve_defaults();
+    bw_error err;
+    o.model_path = "models/none";
+    o.http.host = "0.0.0.0";
+    o.http.port = 0;
+    check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "0.0.0.0", "--api-key-file", "--insecure");
+    o.http.host = "::";
+    check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "--api-key-file");
+    static const char *const keys[] = { "secret" };
+    o.http.host = "127.0.0.1";
+    check_error(bw_serve(&o, &err), BW_E_IO, err, "models/none"); /* it listened, and then there was no model */
+    o.http.host = "0.0.0.0";
+    o.http.keys = keys;
+    o.http.n_keys = 1;
+    check_error(bw_serve(&o, &err), BW_E_IO, err, "models/none");
+}
+
+TESTS_MAIN(ENTRY(with_plenty_of_memory_every_sequence_gets_a_full_context),
+           ENTRY(what_is_chosen_fits_beside_weights_scratch_and_headroom),
+           ENTRY(where_memory_is_short_there_are_fewer_sequences_but_one_full_context), ENTRY(what_was_given_is_not_changed),
+           ENTRY(where_nothing_says_what_is_free_everything_is_given), ENTRY(the_service_manager_gets_the_datagram),
+           ENTRY(without_a_service_manager_nothing_is_sent), ENTRY(the_watchdog_is_due_twice_in_its_time),
+           ENTRY(without_keys_only_this_machine_is_listened_to))
