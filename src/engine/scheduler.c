@@ -150,6 +150,8 @@ static void start_waiting(bw_engine *e)
     const int n = list_waiting(e);
     for (int i = 0; i < n; i++) {
         bw_sequence *s = e->queue[i], *idle;
+        if (bw_slots_free(e->slots) == 0 && !youngest(e, true))
+            return;
         if (better_later(e, s, bw_resume_look(e, s).position))
             continue;
         /* One that is paused keeps its place only while nobody needs it. */
