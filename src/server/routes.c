@@ -5,6 +5,7 @@
 #include "server/small_routes.h"
 
 enum {
+    CALL = BW_ROUTE_KEY | BW_ROUTE_JSON | BW_ROUTE_READY,
     LOOK = BW_ROUTE_KEY | BW_ROUTE_READY,
     BELOW = BW_ROUTE_PREFIX,
     ANY = BW_GET | BW_POST | BW_DELETE
@@ -15,6 +16,9 @@ static const bw_route routes[] = {
     { BW_GET, "/v1/models", LOOK, "models", bw_handle_models },
     { BW_GET, "/v1/models/", LOOK | BELOW, "models", bw_handle_models },
 
+    { BW_POST, "/tokenize", CALL, "tokenize", bw_handle_tokenize },
+    { BW_POST, "/detokenize", CALL, "detokenize", bw_handle_detokenize },
+    { BW_POST, "/apply-template", CALL, "apply_template", bw_handle_apply_template },
     { BW_GET, "/props", LOOK, "props", bw_handle_props },
     { BW_GET, "/slots", LOOK, "slots", bw_handle_slots },
     { BW_GET, "/load", BW_ROUTE_READY, "load", bw_handle_load },

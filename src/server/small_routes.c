@@ -374,6 +374,79 @@ void bw_handle_slots(void *arg, bw_exchange *x)
     reply_json(x, 200, json);
 }
 
+/* ---- text ------------------------------------------------------------------------------------ */
+
+typedef bool text_fn(char **answer, const bw_api_context *context, const char *body, size_t n_body, bw_api_error *err);
+
+/* One call of a text route on a worker. Has a copy of the body: the client may leave meanwhile. */
+typedef struct text_job {
+    text_fn *fn;
+    const bw_server *server;
+    bw_exchange *exchange; /* NULL: the client has left */
+    char *body;
+    size_t n_body;
+    bool ok;
+    char *answer;
+    bw_api_error err;
+} text_job;
+
+static void text_run(void *arg)
+{
+    text_job *job = arg;
+    job->ok = job->fn(&job->answer, &job->server->api, job->body, job->n_body, &job->err);
+}
+
+static void text_done(void *arg)
+{
+    text_job *job = arg;
+    const bw_api_error *e = &job->err;
+    if (job->exchange && job->ok)
+        bw_exchange_reply(job->exchange, 200, json_content, job->answer, strlen(job->answer));
+    else if (job->exchange)
+        bw_exchange_fail(job->exchange, e->status, e->type, e->code, e->param[0] ? e->param : NULL, e->retry_after_s,
+                         e->message);
+    bw_mem_free(job->answer);
+    bw_mem_free(job->body);
+    bw_mem_free(job);
+}
+
+static void text_gone(void *arg)
+{
+    ((text_job *)arg)->exchange = NULL;
+}
+
+static void add_text_job(bw_server *server, bw_exchange *x, text_fn *fn)
+{
+    size_t n;
+    const char *body = bw_exchange_body(x, &n);
+    text_job *job = bw_mem_zalloc(1, sizeof *job, BW_MEM_MISC);
+    char *copy = bw_mem_dup(body, n);
+    if (!job || !copy) {
+        bw_mem_free(job);
+        bw_mem_free(copy);
+        bw_exchange_fail(x, 500, NULL, NULL, NULL, 0, "Out of memory");
+        return;
+    }
+    *job = (text_job){ .fn = fn, .server = server, .exchange = x, .body = copy, .n_body = n };
+    bw_exchange_on_gone(x, text_gone, job);
+    bw_work_add(server->work, text_run, text_done, job);
+}
+
+void bw_handle_tokenize(void *server, bw_exchange *x)
+{
+    add_text_job(server, x, bw_api_tokenize);
+}
+
+void bw_handle_detokenize(void *server, bw_exchange *x)
+{
+    add_text_job(server, x, bw_api_detokenize);
+}
+
+void bw_handle_apply_template(void *server, bw_exchange *x)
+{
+    add_text_job(server, x, bw_api_apply_template);
+}
+
 /* ---- what is not here ------------------------------------------------------------------------ */
 
 void bw_handle_no_page(void *arg, bw_exchange *x)

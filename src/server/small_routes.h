@@ -13,6 +13,9 @@ void bw_handle_models(void *server, bw_exchange *exchange); /* also of one: /v1/
 void bw_handle_props(void *server, bw_exchange *exchange);
 void bw_handle_slots(void *server, bw_exchange *exchange);
 void bw_handle_load(void *server, bw_exchange *exchange);
+void bw_handle_tokenize(void *server, bw_exchange *exchange);
+void bw_handle_detokenize(void *server, bw_exchange *exchange);
+void bw_handle_apply_template(void *server, bw_exchange *exchange);
 void bw_handle_no_page(void *server, bw_exchange *exchange);     /* / of a server without its page */
 void bw_handle_not_served(void *server, bw_exchange *exchange);  /* embeddings and the like: 404 that says so */
 

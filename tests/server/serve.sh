@@ -91,6 +91,12 @@ is idle_slots_are_shown "$(call GET /slots):$(json 0.state):$(json 31.is_process
 is a_free_slot_is_no_failure "$(call GET '/slots?fail_on_no_slot=1')" 200
 is nothing_is_running "$(call GET /load):$(json server_load)" 200:0
 is metrics_are_shown "$(call GET /metrics):$(grep -c '^bellwether_build_info' "$work/out")" 200:1
+is text_becomes_tokens "$(call POST /tokenize '{"prompt": "Hello there"}'):$(json count):$(json max_model_len)" 200:2:32768
+tokens=$(json tokens)
+is tokens_become_text "$(call POST /detokenize "{\"tokens\": $tokens}"):$(json prompt)" "200:Hello there"
+is messages_become_a_prompt "$(call POST /apply-template '{"messages": [{"role": "user", "content": "Hi"}]}'):$(json prompt | head -n 1)" \
+    "200:<|im_start|>user"
+is half_a_body_is_refused "$(call POST /tokenize '{"prompt":'):$(json error.code)" 400:invalid_json
 is an_unknown_path "$(call GET /nothing):$(json error.code)" 404:not_found
 is a_wrong_method "$(call DELETE /health):$(header Allow | grep -c GET)" 405:1
 is what_is_not_served_is_said "$(call POST /v1/embeddings '{}'):$(json error.message | grep -c embeddings)" 404:1
