@@ -27,6 +27,7 @@
 enum {
     BW_PAGE = 64,       /* tokens in a KV page */
     BW_GDN_TILE = 16,   /* value columns of the recurrent state stored side by side */
+    BW_MAX_BANNED = 16, /* stop tokens of a sequence that must not stop too early */
     BW_MAX_PROJECTIONS = 4
 };
 
@@ -66,6 +67,13 @@ typedef struct bw_sampler {
     uint64_t seed;
     int32_t n_logprobs; /* < 0: none wanted */
     int32_t any_row;  /* 1: rows that are no tokens may be chosen too: evaluation of raw outputs */
+    int32_t n_biases; /* entries of the slot's row in bw_sequences.biases */
+    int32_t min_pos, n_banned; /* banned [n_banned] are not chosen for positions before min_pos */
+    int32_t banned[BW_MAX_BANNED];
+    /* Positions force_pos .. force_pos + n_force - 1 get force[], whatever the logits; but when the
+     * timeline holds force_unless at n_prompt .. force_pos - 1 they are sampled as all others. */
+    int32_t force_pos, n_force, force_unless;
+    int32_t force[BW_MAX_FORCED];
 } bw_sampler;
 
 /* Per slot, in backend memory for the life of the engine. */
@@ -76,6 +84,7 @@ typedef struct bw_sequences {
     int32_t *pages;        /* [n_slots, max_pages] page id of positions 64 i ... */
     int32_t *accepted;     /* [n_slots] pending rows the last verification accepted */
     bw_sampler *samplers;  /* [n_slots] */
+    bw_logit_bias *biases; /* [n_slots, BW_MAX_LOGIT_BIAS] of which samplers[].n_biases count */
 } bw_sequences;
 
 typedef enum bw_kv_codec { BW_CODEC_F16, BW_CODEC_F32 } bw_kv_codec;
@@ -176,10 +185,11 @@ typedef struct bw_moe_args {
 
 /* Chooses a token for every logit row. Row i belongs to rows[i]; it predicts the token at position
  * p = rows[i].pos + ahead, from the timeline up to p - 1 (penalties look at drafts there too).
- * The sampler of rows[i].slot, in this order: repetition penalty over positions 0 .. p - 1, presence
- * and frequency over n_prompt .. p - 1; temperature; top-k; top-p; min-p; then the largest of
- * log-probability + Gumbel noise of (seed, p, id) (docs/sampling.md). Ids from n_tokens on, and
- * holes, are never chosen, unless the sampler says any_row. Temperature 0: the largest, ties to the lower id.
+ * The sampler of rows[i].slot, in this order: forced tokens end it here; biases; repetition penalty over
+ * positions 0 .. p - 1, presence and frequency over n_prompt .. p - 1; banned ids; temperature; top-k;
+ * top-p; min-p; then the largest of log-probability + Gumbel noise of (seed, p, id) (docs/sampling.md).
+ * Ids from n_tokens on, and holes, are never chosen, unless the sampler says any_row. Temperature 0: the
+ * largest, ties to the lower id. All of it is a function of sampler, biases, p, timeline before p, logits.
  * tokens [n] out. logprobs [n] and top [n, max_top] (id and value, most probable first; ties to the
  * lower id): natural logarithms of the softmax of the raw logits over ids below n_tokens; written
  * for rows whose sampler asks for n_logprobs >= 0 (top: that many). May be NULL.

@@ -18,7 +18,8 @@ static machine start(const char *level, int n_threads)
     bw_op_limits limits = { .max_rows = 64, .max_logits = 64, .max_spans = SLOTS, .vocab = VOCAB };
     machine m = { .cpu = fixture_create(level, n_threads, &limits) };
     m.seqs = (bw_sequences){ .n_slots = SLOTS, .context = CONTEXT, .tokens = fixture_ints(SLOTS * CONTEXT),
-                             .samplers = (bw_sampler *)fixture_ints(SLOTS * sizeof(bw_sampler) / sizeof(int32_t)) };
+                             .samplers = (bw_sampler *)fixture_ints(SLOTS * sizeof(bw_sampler) / sizeof(int32_t)),
+                             .biases = (bw_logit_bias *)fixture_ints(SLOTS * 2 * BW_MAX_LOGIT_BIAS) };
     return m;
 }
 
@@ -67,8 +68,14 @@ static int by_value(const void *a, const void *b)
 }
 
 /* Sorts everything and follows the definitions word by word. */
-static int plainly(const bw_sampler *s, const float *logits, int n, const int32_t *tokens, int position)
+static int plainly(const bw_sampler *s, const bw_logit_bias *biases, const float *logits, int n, const int32_t *tokens,
+                   int position)
 {
+    bool forces = position >= s->force_pos && position < s->force_pos + s->n_force;
+    for (int i = s->n_prompt; forces && i < s->force_pos; i++)
+        forces = tokens[i] != s->force_unless;
+    if (forces)
+        return s->force[position - s->force_pos];
     entry *list = malloc((size_t)n * sizeof *list);
     double *p = malloc((size_t)n * sizeof *p), sum = 0, running = 0, best = -INFINITY;
     int kept = 0, chosen = -1;
@@ -76,6 +83,8 @@ static int plainly(const bw_sampler *s, const float *logits, int n, const int32_
     for (int id = 0; id < n; id++) {
         int count = 0, generated = 0;
         float x = logits[id];
+        for (int i = 0; i < s->n_biases; i++)
+            x += biases[i].token == id ? biases[i].bias : 0;
         for (int i = 0; i < position; i++) {
             count += tokens[i] == id;
             generated += tokens[i] == id && i >= s->n_prompt;
@@ -84,11 +93,13 @@ static int plainly(const bw_sampler *s, const float *logits, int n, const int32_
             x = x > 0 ? x / s->repetition_penalty : x * s->repetition_penalty;
         if (generated > 0)
             x -= s->presence_penalty + s->frequency_penalty * (float)generated;
+        for (int i = 0; i < s->n_banned && position < s->min_pos; i++)
+            x = s->banned[i] == id ? -INFINITY : x;
         if (!isnan(x))
             list[kept++] = (entry){ x, id };
     }
     qsort(list, (size_t)kept, sizeof *list, by_value);
-    if (!(s->temperature > 0) || kept == 0) {
+    if (!(s->temperature > 0) || kept == 0 || !isfinite(list[0].x)) {
         chosen = kept ? list[0].id : 0;
     } else {
         if (s->top_k > 0 && s->top_k < kept)
@@ -147,22 +158,42 @@ static bw_sampler random_sampler(void)
     return s;
 }
 
+/* Biases, ids that are banned for a while, tokens that are forced for a while: each in some of the rounds. */
+static void random_extras(bw_sampler *s, bw_logit_bias *biases, int n)
+{
+    s->n_biases = rnd_int(0, 1) ? rnd_int(1, 60) : 0;
+    for (int i = 0; i < s->n_biases; i++)
+        biases[i] = (bw_logit_bias){ rnd_int(-1, n), rnd_int(0, 3) ? 3 * rnd_float() : rnd_int(0, 1) ? 100 : -100 };
+    s->n_banned = rnd_int(0, 1) ? rnd_int(1, BW_MAX_BANNED) : 0;
+    s->min_pos = rnd_int(0, CONTEXT);
+    for (int i = 0; i < s->n_banned; i++)
+        s->banned[i] = rnd_int(0, 3) ? rnd_int(-1, n) : rnd_int(0, 9);
+    s->n_force = rnd_int(0, 2) ? 0 : rnd_int(1, BW_MAX_FORCED);
+    s->force_pos = s->n_prompt + rnd_int(0, CONTEXT - s->n_prompt);
+    s->force_unless = rnd_int(0, 4);
+    for (int i = 0; i < s->n_force; i++)
+        s->force[i] = rnd_int(0, n - 1);
+}
+
 TEST(every_level_chooses_what_sorting_everything_would)
 {
     for (int round = 0; round < 400; round++) {
         const int vocab = rnd_int(0, 3) ? VOCAB : rnd_int(1, 70), n = vocab == VOCAB ? N_TOKENS : rnd_int(1, vocab);
         float *logits = fixture_floats((size_t)vocab);
         random_logits(logits, n, vocab);
-        const bw_sampler s = random_sampler();
+        bw_sampler s = random_sampler();
+        bw_logit_bias biases[BW_MAX_LOGIT_BIAS];
+        random_extras(&s, biases, n);
         const int pos = rnd_int(0, CONTEXT - 2);
         int32_t tokens[CONTEXT];
         for (int i = 0; i < CONTEXT; i++) /* some tokens often, some large logits; ids that are none */
             tokens[i] = rnd_int(0, 1) ? rnd_int(0, n - 1) : rnd_int(0, 4);
         tokens[0] = vocab + 5;
-        const int want = plainly(&s, logits, n, tokens, pos + 1);
+        const int want = plainly(&s, biases, logits, n, tokens, pos + 1);
         for (const char *const *level = fixture_levels(); *level; level++) {
             machine m = start(*level, 1);
             memcpy(m.seqs.tokens, tokens, sizeof tokens);
+            memcpy(m.seqs.biases, biases, (size_t)s.n_biases * sizeof *biases);
             const int got = sample(&m, &s, logits, vocab, n, pos);
             check_that(got == want, "%s: round %d: token %d, expected %d (n=%d t=%g k=%d p=%g min_p=%g)", *level, round, got,
                        want, n, (double)s.temperature, s.top_k, (double)s.top_p, (double)s.min_p);
@@ -221,6 +252,69 @@ TEST(penalties_count_what_they_should)
         x[1] = 4.5f; /* position 5 is not yet behind position 5 */
         check_int(sample(&m, &s, x, 10, 10, 4), 1);
         check_int(sample(&m, &s, x, 10, 10, 5), 7);
+        fixture_destroy(m.cpu);
+    }
+    fixture_release();
+}
+
+/* The row of one example by hand: 4 for token 7, 3 for 2, a prompt of 7 7, generated 3 3 9. */
+TEST(biases_come_before_penalties_and_bans_after)
+{
+    for (const char *const *level = fixture_levels(); *level; level++) {
+        machine m = start(*level, 1);
+        memcpy(m.seqs.tokens, (int32_t[]){ 7, 7, 3, 3, 9, 1 }, 6 * sizeof(int32_t));
+        float x[10] = { [7] = 4, [2] = 3 };
+        bw_sampler s = plain(0, 0);
+        s.n_prompt = 2;
+        m.seqs.biases[0] = (bw_logit_bias){ 7, -5 };
+        m.seqs.biases[1] = (bw_logit_bias){ 99, 100 }; /* none of these rows */
+        check_int(sample(&m, &s, x, 10, 10, 4), 7);
+        s.n_biases = 2;
+        check_int(sample(&m, &s, x, 10, 10, 4), 2);
+        m.seqs.biases[0].bias = 4;
+        s.repetition_penalty = 2; /* (4 + 4) / 2, not 4 / 2 + 4 */
+        x[2] = 4.1f;
+        check_int(sample(&m, &s, x, 10, 10, 4), 2);
+        x[2] = 3.9f;
+        check_int(sample(&m, &s, x, 10, 10, 4), 7);
+        s.banned[0] = 7;
+        s.banned[1] = 2;
+        s.n_banned = 1;
+        s.min_pos = 6;
+        check_int(sample(&m, &s, x, 10, 10, 4), 2); /* chooses position 5 */
+        check_int(sample(&m, &s, x, 10, 10, 5), 7);
+        s.n_banned = 2;
+        check_int(sample(&m, &s, x, 10, 10, 4), 0);
+        fixture_destroy(m.cpu);
+    }
+    fixture_release();
+}
+
+TEST(forced_tokens_come_where_they_should_unless_another_came_before)
+{
+    for (const char *const *level = fixture_levels(); *level; level++) {
+        machine m = start(*level, 1);
+        float x[10] = { [5] = 3 };
+        bw_sampler s = plain(0, 0);
+        s.n_prompt = 3;
+        s.force_pos = 6;
+        s.n_force = 2;
+        s.force[0] = 8;
+        s.force[1] = 5;
+        s.force_unless = 9;
+        s.min_pos = 20;
+        s.n_banned = 2; /* a forced token is not banned */
+        s.banned[0] = 8;
+        s.banned[1] = 5;
+        for (int where = 0; where < 10; where++) {
+            for (int i = 0; i < 10; i++)
+                m.seqs.tokens[i] = i == where ? 9 : 1;
+            const bool came = where >= 3 && where <= 5;
+            check_int(sample(&m, &s, x, 10, 10, 4), 0); /* position 5 */
+            check_int(sample(&m, &s, x, 10, 10, 5), came ? 0 : 8);
+            check_int(sample(&m, &s, x, 10, 10, 6), came ? 0 : 5);
+            check_int(sample(&m, &s, x, 10, 10, 7), 0);
+        }
         fixture_destroy(m.cpu);
     }
     fixture_release();
@@ -292,8 +386,14 @@ TEST(a_token_does_not_know_where_its_row_stands)
             int32_t want[ROWS], got[ROWS];
             for (int i = 0; i < SLOTS * CONTEXT; i++)
                 m.seqs.tokens[i] = alone.seqs.tokens[i] = rnd_int(0, N_TOKENS - 1);
-            for (int i = 0; i < SLOTS; i++)
-                m.seqs.samplers[i] = alone.seqs.samplers[i] = random_sampler();
+            for (int i = 0; i < SLOTS; i++) {
+                bw_sampler *sampler = &m.seqs.samplers[i];
+                bw_logit_bias *biases = m.seqs.biases + (size_t)i * BW_MAX_LOGIT_BIAS;
+                *sampler = random_sampler();
+                random_extras(sampler, biases, N_TOKENS);
+                alone.seqs.samplers[i] = *sampler;
+                memcpy(alone.seqs.biases + (size_t)i * BW_MAX_LOGIT_BIAS, biases, BW_MAX_LOGIT_BIAS * sizeof *biases);
+            }
             for (int r = 0; r < ROWS; r++) {
                 rows[r] = (bw_row){ rnd_int(0, SLOTS - 1), rnd_int(1, CONTEXT - 2) };
                 bw_sample_args one = { .seqs = &alone.seqs, .rows = &rows[r], .n_rows = 1, .ahead = 1,
@@ -361,6 +461,7 @@ TEST(logprobs_are_those_of_the_raw_row)
             memcpy(both, x, VOCAB * sizeof *x);
             memcpy(both + VOCAB, x, VOCAB * sizeof *x);
             m.seqs.samplers[0] = random_sampler();
+            random_extras(&m.seqs.samplers[0], m.seqs.biases, n);
             m.seqs.samplers[0].n_logprobs = rnd_int(0, MAX_TOP);
             m.seqs.samplers[1] = plain(1, 3); /* wants none */
             bw_sample_args args = { .seqs = &m.seqs, .rows = rows, .n_rows = 2, .ahead = 1, .logits = both, .vocab = VOCAB,
@@ -460,5 +561,7 @@ TEST(holes_are_never_chosen_but_where_any_row_may_be)
 
 TESTS_MAIN(ENTRY(kernels_match_plain_code), ENTRY(every_level_chooses_what_sorting_everything_would),
            ENTRY(a_row_without_numbers_gives_a_token_all_the_same), ENTRY(penalties_count_what_they_should),
+           ENTRY(biases_come_before_penalties_and_bans_after),
+           ENTRY(forced_tokens_come_where_they_should_unless_another_came_before),
            ENTRY(tokens_come_as_often_as_the_distribution_says), ENTRY(a_token_does_not_know_where_its_row_stands),
            ENTRY(logprobs_are_those_of_the_raw_row), ENTRY(holes_are_never_chosen_but_where_any_row_may_be))

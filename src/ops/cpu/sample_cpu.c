@@ -1,15 +1,15 @@
 /* sample_cpu.c - from logits to a token, and to log-probabilities.
  *
- * The token at position p is a function of (seed, p, the row of logits, the tokens before p): the
- * largest of logit / temperature + Gumbel noise among the candidates that the filters leave. The
- * noise of id i is
+ * The token at position p is a function of (sampler, p, the row of logits, the tokens before p): a
+ * forced one, or the largest of logit / temperature + Gumbel noise among the candidates that the
+ * filters leave. The noise of id i is
  *     key = mix(mix(seed + G) + G (p + 1)),  x = mix(key + G (i + 1)),  G = 0x9E3779B97F4A7C15
  *     u = (floor(x / 2^12) + 1/2) / 2^52,    noise = -ln(-ln u)
  * with mix the finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
  * Generators, 2014) and everything after x in f64. Filters only take ids away, so drafts and
  * verification of a position see the same noise whatever their logits are.
  *
- * A row is one unit of work; its thread's scratch holds the penalised row and the candidates.
+ * A row is one unit of work; its thread's scratch holds the adjusted row and the candidates.
  * Nothing is sorted but what is reported: candidates are selected. */
 #include <assert.h>
 #include <math.h>
@@ -29,7 +29,7 @@ typedef struct candidate {
 } candidate;
 
 typedef struct row_scratch {
-    float *x;         /* [vocab] the penalised row */
+    float *x;         /* [vocab] the adjusted row */
     uint32_t *counts; /* [vocab] shares memory with: */
     candidate *list;  /* [vocab] */
 } row_scratch;
@@ -53,16 +53,38 @@ static row_scratch scratch_of(const bw_cpu *cpu, int thread, int vocab)
     return (row_scratch){ .x = (float *)base, .counts = (uint32_t *)list, .list = (candidate *)list };
 }
 
-/* ---- penalties ------------------------------------------------------------------------------- */
+/* ---- adjusting the row ----------------------------------------------------------------------- */
 
-/* The row with its penalties: x itself when there are none. Each token of the timeline counts once
- * in bit 0, and 2 for every time it was generated; three walks instead of clearing [vocab]. */
+/* Rows that need no change are read where they lie: the row is copied by the first that writes. */
+static float *writable(const float *x, int n, row_scratch scratch)
+{
+    if (x != scratch.x)
+        memcpy(scratch.x, x, (size_t)n * sizeof *x);
+    return scratch.x;
+}
+
+static const float *biased(const bw_sequences *seqs, int32_t slot, const float *x, int n, row_scratch scratch)
+{
+    const int n_biases = seqs->samplers[slot].n_biases;
+    if (n_biases == 0)
+        return x;
+    assert(seqs->biases && n_biases <= BW_MAX_LOGIT_BIAS);
+    const bw_logit_bias *biases = seqs->biases + (size_t)slot * BW_MAX_LOGIT_BIAS;
+    float *out = writable(x, n, scratch);
+    for (int i = 0; i < n_biases; i++)
+        if (biases[i].token >= 0 && biases[i].token < n)
+            out[biases[i].token] += biases[i].bias;
+    return out;
+}
+
+/* Each token of the timeline counts once in bit 0, and 2 for every time it was generated; three walks
+ * instead of clearing [vocab]. */
 static const float *penalised(const bw_sampler *s, const float *x, int n, const int32_t *tokens, int n_tokens,
                               row_scratch scratch)
 {
     if ((s->repetition_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0) || n_tokens == 0)
         return x;
-    memcpy(scratch.x, x, (size_t)n * sizeof *x);
+    float *out = writable(x, n, scratch);
     for (int i = 0; i < n_tokens; i++)
         if (tokens[i] >= 0 && tokens[i] < n)
             scratch.counts[tokens[i]] = 0;
@@ -72,26 +94,25 @@ static const float *penalised(const bw_sampler *s, const float *x, int n, const 
     for (int i = 0; i < n_tokens; i++) {
         if (tokens[i] < 0 || tokens[i] >= n || scratch.counts[tokens[i]] == 0)
             continue;
-        float *v = &scratch.x[tokens[i]];
+        float *v = &out[tokens[i]];
         const uint32_t generated = scratch.counts[tokens[i]] >> 1;
         *v = *v > 0 ? *v / s->repetition_penalty : *v * s->repetition_penalty;
         if (generated > 0)
             *v -= s->presence_penalty + s->frequency_penalty * (float)generated;
         scratch.counts[tokens[i]] = 0;
     }
-    return scratch.x;
+    return out;
 }
 
-/* Ids that are no tokens although others after them are: rare, so the row is copied only then. */
-static const float *without_holes(const float *x, int n, const bw_sample_args *args, row_scratch scratch)
+static const float *without(const int32_t *ids, int n_ids, const float *x, int n, row_scratch scratch)
 {
-    if (args->n_holes == 0)
+    if (n_ids == 0)
         return x;
-    if (x != scratch.x)
-        memcpy(scratch.x, x, (size_t)n * sizeof *x);
-    for (int i = 0; i < args->n_holes; i++)
-        scratch.x[args->holes[i]] = -INFINITY;
-    return scratch.x;
+    float *out = writable(x, n, scratch);
+    for (int i = 0; i < n_ids; i++)
+        if (ids[i] >= 0 && ids[i] < n)
+            out[ids[i]] = -INFINITY;
+    return out;
 }
 
 /* x * 0 is 0 for every finite number and NaN for all else. */
@@ -342,6 +363,17 @@ static int32_t choose(const bw_cpu *cpu, const bw_sampler *s, const float *x, in
     return choose_among(scratch.list, kept, s->temperature, least, key);
 }
 
+/* The token that position must have, or -1: it is sampled. */
+static int32_t forced(const bw_sampler *s, const int32_t *tokens, int32_t position)
+{
+    if (position < s->force_pos || position - s->force_pos >= s->n_force)
+        return -1;
+    for (int32_t i = s->n_prompt; i < s->force_pos; i++)
+        if (tokens[i] == s->force_unless)
+            return -1;
+    return s->force[position - s->force_pos];
+}
+
 /* ---- log-probabilities ----------------------------------------------------------------------- */
 
 typedef struct log_softmax {
@@ -383,6 +415,23 @@ typedef struct sample_work {
     const bw_sample_args *args;
 } sample_work;
 
+static int32_t sampled(const sample_work *work, bw_row row, const float *x, int n, row_scratch scratch)
+{
+    const bw_sample_args *args = work->args;
+    const bw_sequences *seqs = args->seqs;
+    const bw_sampler *s = &seqs->samplers[row.slot];
+    const int32_t position = row.pos + args->ahead, *tokens = seqs->tokens + (size_t)row.slot * (size_t)seqs->context;
+    assert(position <= seqs->context);
+    const int32_t token = forced(s, tokens, position);
+    if (token >= 0)
+        return token;
+    x = biased(seqs, row.slot, x, n, scratch);
+    x = penalised(s, x, n, tokens, position, scratch);
+    x = without(s->banned, position < s->min_pos ? s->n_banned : 0, x, n, scratch);
+    x = without(args->holes, s->any_row ? 0 : args->n_holes, x, n, scratch);
+    return choose(work->cpu, s, x, n, position, scratch);
+}
+
 static void sample_row(void *arg, int i, int thread)
 {
     const sample_work *work = arg;
@@ -390,18 +439,12 @@ static void sample_row(void *arg, int i, int thread)
     const bw_row row = args->rows[i];
     const bw_sampler *sampler = &args->seqs->samplers[row.slot];
     const int n = sampler->any_row ? args->vocab : args->n_tokens;
-    const int32_t position = row.pos + args->ahead;
-    const int32_t *tokens = args->seqs->tokens + (size_t)row.slot * (size_t)args->seqs->context;
     const float *x = args->logits + (size_t)i * (size_t)args->vocab;
     row_scratch scratch = scratch_of(work->cpu, thread, args->vocab);
-    assert(position <= args->seqs->context);
 
-    const float *adjusted = penalised(sampler, x, n, tokens, position, scratch);
-    if (!sampler->any_row)
-        adjusted = without_holes(adjusted, n, args, scratch);
     if (args->damaged)
         args->damaged[i] = !all_finite(x, args->vocab);
-    args->tokens[i] = choose(work->cpu, sampler, adjusted, n, position, scratch);
+    args->tokens[i] = sampled(work, row, x, n, scratch);
     if (sampler->n_logprobs < 0 || (!args->logprobs && !args->top))
         return;
     log_softmax softmax = log_softmax_of(work->cpu, x, n);
