@@ -154,7 +154,7 @@ void bw_reply_destroy(bw_reply *reply);
 /* ---- sampling -------------------------------------------------------------------------------- */
 
 /* The token at position p is a function of (seed, p, logits at p) and, with penalties, the tokens
- * before p: drafts, batching and chunking change nothing. Order: repetition, presence and frequency
+ * before p: drafts, batching and chunking change nothing. Order: biases, repetition, presence and frequency
  * penalties (presence and frequency over generated tokens, repetition over the prompt too),
  * temperature, top-k, top-p, min-p. */
 typedef struct bw_sampling {
@@ -241,7 +241,7 @@ typedef struct bw_request {
     /* What is added to raw logits before penalties; ids inside the vocabulary, each at most once; copied. */
     const struct bw_logit_bias *logit_bias;
     int n_logit_bias;
-    int min_tokens;        /* no stop token is sampled before so many were generated */
+    int min_tokens;        /* no stop token is sampled before so many were generated; > 0: at most 16 of them */
     /* Thinking budget: where think_budget >= 0 tokens were generated and think_end_token is not among
      * them, the tokens think_end [n_think_end <= BW_MAX_FORCED], copied, come next instead of sampled ones. */
     int think_budget;      /* < 0: none, the default */

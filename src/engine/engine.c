@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "engine/model_open.h"
+#include "engine/sampler.h"
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -62,14 +63,22 @@ static bw_status check_request(const bw_engine *e, const bw_request *r, bw_error
     if (r->n_logprobs > BW_MAX_LOGPROBS)
         return bw_fail(err, BW_E_ARGUMENT, "logprobs: %d alternatives, at most %d are possible", r->n_logprobs,
                        BW_MAX_LOGPROBS);
-    return check_sampling(&r->sampling, err);
+    if (r->n_marks < 0 || (r->n_marks > 0 && !r->marks))
+        return bw_fail(err, BW_E_ARGUMENT, "marks: %d of them %s, expected a list", r->n_marks,
+                       r->marks ? "given" : "at no address");
+    for (int i = 0; i < r->n_marks; i++)
+        if (r->marks[i] <= (i > 0 ? r->marks[i - 1] : 0) || r->marks[i] >= r->n_prompt)
+            return bw_fail(err, BW_E_ARGUMENT, "marks: position %d at place %d, expected ascending ones from 1 to %d",
+                           r->marks[i], i, r->n_prompt - 1);
+    const bw_status st = bw_sampler_check(r, e->limits.vocab, err);
+    return st ? st : check_sampling(&r->sampling, err);
 }
 
 bw_request bw_request_defaults(const bw_model *model)
 {
     return (bw_request){ .max_tokens = -1, .sampling = bw_sampling_defaults_of(model, false, true),
                          .stop_tokens = model->config.sampling.eos, .n_stop_tokens = model->config.sampling.n_eos,
-                         .draft = BW_DRAFT_AUTO, .n_logprobs = -1 };
+                         .draft = BW_DRAFT_AUTO, .n_logprobs = -1, .think_budget = -1 };
 }
 
 bw_status bw_engine_check(const bw_engine *e, const bw_request *r, bw_error *err)

@@ -114,6 +114,7 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &s->pages, seqs * (uint64_t)pages_per_sequence(o), sizeof *s->pages, false },
         { &s->accepted, seqs, sizeof *s->accepted, false },
         { &s->samplers, seqs, sizeof *s->samplers, false },
+        { &s->biases, seqs * BW_MAX_LOGIT_BIAS, sizeof *s->biases, false },
         { &d->rows, rows, sizeof *d->rows, false },
         { &d->spans, seqs, sizeof *d->spans, false },
         { &d->logit_index, logits, sizeof *d->logit_index, false },

@@ -256,9 +256,6 @@ bw_status bw_engine_thread_submit(bw_engine_thread *t, const bw_request *request
             return st;
         if (r->prompt_logits || r->draft_logits)
             return bw_fail(err, BW_E_UNSUPPORTED, "request: raw logits are only given to who steps the engine itself");
-        if (r->n_logit_bias < 0 || r->n_think_end < 0 || r->n_marks < 0)
-            return bw_fail(err, BW_E_ARGUMENT, "request: %d biases, %d tokens that end thinking, %d marks: no list is shorter "
-                           "than 0", r->n_logit_bias, r->n_think_end, r->n_marks);
     }
     admitted *these = NULL, **end = &these;
     for (int i = 0; i < n && !st; i++) {

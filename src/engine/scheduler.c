@@ -111,6 +111,8 @@ static void start(bw_engine *e, bw_sequence *s)
     s->n_pages = s->n_rows = s->n_drafts = s->resume_at = s->age = 0;
     s->hidden_step = -1;
     be->ops->upload(be, e->seqs.samplers + s->slot, &s->sampler, sizeof s->sampler);
+    be->ops->upload(be, e->seqs.biases + (size_t)s->slot * BW_MAX_LOGIT_BIAS, s->biases,
+                    (size_t)s->sampler.n_biases * sizeof *s->biases);
     be->ops->upload(be, e->seqs.tokens + (size_t)s->slot * (size_t)e->seqs.context, s->tokens,
                     (size_t)s->n_prefill * sizeof *s->tokens);
     be->ops->zero(be, e->seqs.accepted + s->slot, sizeof *e->seqs.accepted);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/sampler.h"
 
 /* Copies n ints to *at and moves it behind them. */
 static int32_t *copy_ints(int32_t **at, const int32_t *from, int n)
@@ -21,7 +22,8 @@ bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, in
     assert(!s->id && r->n_prompt <= room);
     const int left = room - r->n_prompt, max_tokens = r->max_tokens < 0 || r->max_tokens > left ? left : r->max_tokens;
     const size_t timeline = (size_t)r->n_prompt + (size_t)max_tokens + 1;
-    const size_t ints = timeline + (size_t)r->n_stop_tokens + (size_t)r->n_marks;
+    const size_t bias = sizeof *r->logit_bias / sizeof(int32_t);
+    const size_t ints = timeline + (size_t)r->n_stop_tokens + (size_t)r->n_marks + (size_t)r->n_logit_bias * bias;
     int32_t *lists = bw_mem_alloc(ints * sizeof *lists, BW_MEM_MISC);
     if (!lists)
         return bw_fail_memory(err, "request", ints * sizeof *lists);
@@ -38,14 +40,12 @@ bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, in
     lists = s->tokens + timeline;
     s->stop_tokens = copy_ints(&lists, r->stop_tokens, r->n_stop_tokens);
     s->marks = copy_ints(&lists, r->marks, r->n_marks);
+    s->biases = (bw_logit_bias *)lists;
+    if (r->n_logit_bias > 0)
+        memcpy(s->biases, r->logit_bias, (size_t)r->n_logit_bias * sizeof *s->biases);
     /* An evaluation wants every row of its prompt computed. */
     s->cached = !r->no_cache && !r->prompt_logits && !r->prompt_logprobs && !r->draft_logits;
-    const bw_sampling *g = &r->sampling;
-    s->sampler = (bw_sampler){ .temperature = g->temperature, .top_p = g->top_p, .min_p = g->min_p,
-                               .presence_penalty = g->presence_penalty, .frequency_penalty = g->frequency_penalty,
-                               .repetition_penalty = g->repetition_penalty, .top_k = g->top_k,
-                               .n_prompt = s->n_prompt, .seed = g->seed, .n_logprobs = s->n_logprobs,
-                               .any_row = s->n_draft_logits > 0 };
+    s->sampler = bw_sampler_of(r);
     s->usage.prompt_tokens = r->n_prompt;
     s->usage.miss = BW_MISS_OFF;
     s->usage.draft_n = max_drafts > 0 && r->draft > 0 ? r->draft : 0;

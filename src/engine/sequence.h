@@ -38,6 +38,7 @@ typedef struct bw_sequence {
     int *marks;
     int n_marks;
     bw_sampler sampler;
+    bw_logit_bias *biases; /* [sampler.n_biases] */
     bw_draft_policy policy;
     int n_logprobs;
     uint64_t cache_salt;
