@@ -2,6 +2,7 @@
 #include "server/routes.h"
 
 #include "base/status.h"
+#include "server/generation.h"
 #include "server/small_routes.h"
 
 enum {
@@ -13,6 +14,8 @@ enum {
 
 static const bw_route routes[] = {
     { BW_GET, "/", 0, "page", bw_handle_no_page },
+    { BW_POST, "/v1/chat/completions", CALL, "chat_completions", bw_handle_chat },
+    { BW_POST, "/v1/completions", CALL, "completions", bw_handle_completion },
     { BW_GET, "/v1/models", LOOK, "models", bw_handle_models },
     { BW_GET, "/v1/models/", LOOK | BELOW, "models", bw_handle_models },
 

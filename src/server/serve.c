@@ -22,6 +22,7 @@
 #include "base/status.h"
 #include "base/utf8.h"
 #include "engine/model_facts.h"
+#include "server/generation.h"
 #include "server/loader.h"
 #include "server/notify.h"
 #include "server/routes.h"
@@ -138,10 +139,7 @@ static void on_posts(evutil_socket_t fd, short what, void *arg)
     }
     bw_engine_thread_stats(s->server.thread, &stats);
     bw_metrics_engine(s->server.metrics, &stats);
-    for (bw_post *next; posts; posts = next) {
-        next = posts->next;
-        bw_post_free(posts);
-    }
+    bw_generations_take_posts(s->server.generations, posts);
 }
 
 static void set_tick(serving *s, int ms)
@@ -165,6 +163,7 @@ static void fail_engine(serving *s, const char *message)
     s->status = bw_fail(&s->err, BW_E_INTERNAL, "the engine has failed: %s", message);
     bw_notify("STOPPING=1\nSTATUS=the engine has failed");
     bw_http_set_ready(s->server.http, BW_FAILED, 1, s->server.failure);
+    bw_generations_fail_all(s->server.generations, "engine_failed", s->server.failure);
     begin_drain(s, 0);
 }
 
@@ -187,6 +186,11 @@ static void tick_draining(serving *s)
     } else if (!s->told && seconds_since(s->drain_ns) >= s->drain_timeout_s) {
         s->told = true;
         s->told_ns = bw_clock_ns();
+        if (!s->status) {
+            bw_log(BW_LOG_WARNING, "draining: %d requests still ran after %g s and are ended with an error",
+                   bw_generations_live(s->server.generations), s->drain_timeout_s);
+            bw_generations_fail_all(s->server.generations, "draining", "The server is shutting down");
+        }
     } else if (s->told && bw_clock_ns() - s->told_ns > (uint64_t)FAREWELL_MS * MS) {
         event_base_loopbreak(s->server.base);
     }
@@ -282,7 +286,7 @@ static bw_status take_loaded(serving *s, bw_error *err)
     s->server.self_test = &s->loaded.self_test;
     s->server.load_progress = 1;
     fill_api(s);
-    if ((st = make_metrics(s, err)))
+    if ((st = make_metrics(s, err)) || (st = bw_generations_create(&s->server.generations, &s->server, err)))
         return st;
     s->posts_event = event_new(s->server.base, s->loaded.wake_fd, EV_READ | EV_PERSIST, on_posts, s);
     if (!s->posts_event || event_add(s->posts_event, NULL))
@@ -443,6 +447,8 @@ static void stop(serving *s)
         bw_loader_abandon(s->loader);
     if (s->server.work)
         bw_work_destroy(s->server.work);
+    bw_generations_destroy(s->server.generations);
+    s->server.generations = NULL;
     bw_http_destroy(s->server.http);
     free_event(s->posts_event);
     bw_loaded_fini(&s->loaded);
