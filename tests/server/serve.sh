@@ -101,6 +101,57 @@ is an_unknown_path "$(call GET /nothing):$(json error.code)" 404:not_found
 is a_wrong_method "$(call DELETE /health):$(header Allow | grep -c GET)" 405:1
 is what_is_not_served_is_said "$(call POST /v1/embeddings '{}'):$(json error.message | grep -c embeddings)" 404:1
 
+# ---- chats -------------------------------------------------------------------------------------------
+
+question='"messages": [{"role": "user", "content": "Tell me a story about a kite."}], "seed": 7'
+is a_chat_is_answered "$(call POST /v1/chat/completions "{$question, \"max_tokens\": 40}"):$(json object)" 200:chat.completion
+is an_answer_is_as_long_as_asked "$(json usage.completion_tokens):$(json choices.0.finish_reason)" 40:length
+is an_answer_says_what_it_took "$(json timings.predicted_n):$(json timings.seed)" 40:7
+is an_answer_names_model_and_build "$(json model):$(json system_fingerprint)" "lamb:lamb-BF16-$(sed -n 's/.*threads, \([a-z0-9]*\) .*/\1/p' "$work/log")-$(./bellwether --version | cut -d' ' -f2)"
+text=$(json choices.0.message.reasoning_content)$(json choices.0.message.content | sed 's/^null$//')
+is a_chat_is_streamed "$(call POST /v1/chat/completions "{$question, \"max_tokens\": 40, \"stream\": true}"):$(header Content-Type)" \
+    "200:text/event-stream; charset=utf-8"
+events() { tr -d '\r' <"$1" | sed -n 's/^data: //p'; }
+events "$work/out" >"$work/events"
+is a_stream_ends_with_done "$(tail -n 1 "$work/events")" '[DONE]'
+is an_event_per_token_beside_role_and_end "$(($(wc -l <"$work/events") - 3))" 40
+streamed=$(grep -v '^\[DONE' "$work/events" | while read -r line; do
+    for part in reasoning_content content; do "$json_get" "choices.0.delta.$part" <<<"$line" 2>/dev/null; printf '\001'; done
+done | tr -d '\n' | tr -d '\001')
+is a_stream_says_what_the_answer_said "$streamed" "$(tr -d '\n' <<<"$text")"
+is the_same_prompt_is_supplied_from_the_cache "$(call POST /v1/chat/completions "{$question, \"max_tokens\": 4}" >/dev/null && (($(json usage.prompt_tokens_details.cached_tokens) > 0)) && echo yes)" yes
+is a_completion_is_answered "$(call POST /v1/completions '{"prompt": "Once upon", "max_tokens": 5}'):$(json object):$(json usage.completion_tokens)" \
+    200:text_completion:5
+is a_chat_without_messages_is_refused "$(call POST /v1/chat/completions '{}'):$(json error.param)" 400:messages
+is a_chat_for_another_model_is_refused "$(call POST /v1/chat/completions "{$question, \"model\": \"sheep\"}"):$(json error.code)" 404:model_not_found
+
+# A stream of N tokens in the background, its events in $work/FILE.
+stream() {
+    local body="{$question, \"max_tokens\": $2, \"ignore_eos\": true, \"stream\": true, \"loop_guard\": false}"
+    {
+        exec 4<>"/dev/tcp/127.0.0.1/$port"
+        printf 'POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+            "${#body}" "$body" >&4
+        exec timeout 60 cat <&4 >"$work/$1"
+    } 2>/dev/null &
+    reader=$!
+    for _ in {1..200}; do
+        [ "$(grep -c '^data: ' "$work/$1" 2>/dev/null)" -gt 3 ] 2>/dev/null && return
+        sleep 0.02
+    done
+}
+stream leaver 30000
+is who_is_answered_holds_a_slot "$(call GET /slots):$(json 0.state)" 200:decode
+is and_is_counted "$(call GET /load):$(json server_load)" 200:1
+kill $reader
+for _ in {1..100}; do
+    call GET /load >/dev/null
+    [ "$(json server_load)" = 0 ] && break
+    sleep 0.02
+done
+is who_leaves_frees_its_slot "$(json server_load)" 0
+is and_the_log_says_so "$(sleep 0.1; grep -c '^POST /v1/chat/completions 499 ' "$work/log")" 1
+
 # ---- the receipt and the log -------------------------------------------------------------------------
 
 is nothing_is_on_stdout "$(wc -c <"$work/stdout")" 0
@@ -114,8 +165,35 @@ is a_request_is_a_line_in_the_log "$(grep -cE '^GET /props 200 .* ms req_' "$wor
 # ---- signals -----------------------------------------------------------------------------------------
 
 stop an_idle_server_ends_well TERM 0
-is and_at_once "$((took < 5000))" 1
+is and_at_once "$((took < 10000))" 1
 is the_port_is_free_again "$(call GET /health)" refused
+
+start $lamb --no-self-test
+ready
+stream last 400
+stop what_runs_ends_before_the_server TERM 0
+wait $reader
+is a_stream_that_drains_is_whole "$(events "$work/last" | tail -n 1):$(events "$work/last" | grep -c '"finish_reason":"length"')" '[DONE]:1'
+is draining_is_said "$(grep -c 'note: SIGTERM: .* 1 running' "$work/log")" 1
+
+start $lamb --no-self-test --drain-timeout 0.2
+ready
+stream cut 30000
+stop what_takes_too_long_is_ended TERM 0
+is and_in_time "$((took < 10000))" 1
+wait $reader
+is its_stream_ends_with_an_error "$(events "$work/cut" | tail -n 2 | grep -c '"error"')" 1
+is and_not_as_if_it_had_finished "$(events "$work/cut" | grep -c '"finish_reason":"')" 0
+
+start $lamb --no-self-test
+ready
+stream gone 30000
+kill -TERM $server
+sleep 0.3
+is while_draining_nobody_is_let_in "$(call GET /health)" refused
+stop a_second_signal_ends_it_at_once TERM 0
+is and_that_is_quick "$((took < 10000))" 1
+wait $reader
 
 start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache
 stop a_server_that_loads_ends_at_once INT 0
