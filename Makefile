@@ -65,9 +65,10 @@ endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+WEB_FILES := $(sort $(shell find src/server/web -type f ! -name '*.md'))
 SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.sh))
 
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
@@ -80,7 +81,7 @@ SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 PROGRAM := $(if $(filter build,$(BUILD)),bellwether,$(BUILD)/bellwether)
 SYNTH := $(if $(filter build,$(BUILD)),tools/synth,$(BUILD)/tools/synth)
 
-.PHONY: all lib shared tests test test-fuzz asan tsan fuzz install clean help \
+.PHONY: all lib shared tests test test-fuzz test-web asan tsan fuzz install clean help \
         asan-build tsan-build fuzz-bins sanitized-tests
 .PRECIOUS: $(BUILD)/%.o
 all: $(PROGRAM) $(SYNTH)
@@ -92,6 +93,7 @@ help:
 	@echo 'make asan         unit and property tests with the address and undefined sanitizers'
 	@echo 'make tsan         unit and property tests with the thread sanitizer'
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
+	@echo 'make test-web     the web page in Chromium, against a mock and the server (needs chromium, node, npm)'
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
 	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
@@ -107,7 +109,7 @@ AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
 # What was built with other flags, or from other files, is stale: two stamps, rewritten on a change.
 $(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL)
-$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC)
+$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC) $(WEB_FILES)
 $(BUILD)/flags $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
 	@now='$(subst ','\'',$(STAMP))'; [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$now" >$@
@@ -120,6 +122,14 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(say) CC $<
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
+
+# The web page travels inside the library: its files become one C file.
+$(BUILD)/web_files.c: tools/embed $(WEB_FILES) $(BUILD)/sources
+	$(say) WEB $@
+	$(Q)tools/embed src/server/web $(WEB_FILES) >$@.new && mv $@.new $@
+$(BUILD)/web_files.o: $(BUILD)/web_files.c $(BUILD)/flags
+	$(say) CC $<
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 lib: $(LIB)
 $(LIB): $(LIB_OBJ) $(BUILD)/sources
@@ -206,6 +216,10 @@ tsan: tsan-build
 	@$(RUN_ENV) BW_TEST_LIMIT=3000 tests/run -j $(TEST_JOBS) $(TSAN_TESTS)
 test-fuzz: asan-build
 	@$(RUN_ENV) tests/run $(REPLAYS)
+
+# The page in a real browser; skipped with a reason where there is none. Not part of `make test`.
+test-web: $(PROGRAM)
+	@tests/run tests/web/page.sh
 
 # Explores; what it finds stays in build-fuzz/ (crash-*, new inputs in corpus/) for a look.
 fuzz:

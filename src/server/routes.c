@@ -4,6 +4,7 @@
 #include "base/status.h"
 #include "server/generation.h"
 #include "server/small_routes.h"
+#include "server/web.h"
 
 enum {
     CALL = BW_ROUTE_KEY | BW_ROUTE_JSON | BW_ROUTE_READY,
@@ -13,7 +14,6 @@ enum {
 };
 
 static const bw_route routes[] = {
-    { BW_GET, "/", 0, "page", bw_handle_no_page },
     { BW_POST, "/v1/chat/completions", CALL, "chat_completions", bw_handle_chat },
     { BW_POST, "/v1/completions", CALL, "completions", bw_handle_completion },
     { BW_GET, "/v1/models", LOOK, "models", bw_handle_models },
@@ -41,8 +41,12 @@ static const bw_route routes[] = {
 
 int bw_routes_list(bw_route out[BW_MAX_ROUTES], bool web)
 {
+    static const bw_route no_page = { BW_GET, "/", 0, "web", bw_handle_no_page };
     int n = 0;
-    (void)web;
+    if (!web)
+        out[n++] = no_page;
+    for (int i = 0; web && i < bw_web_n_routes; i++)
+        out[n++] = bw_web_routes[i];
     for (size_t i = 0; i < BW_COUNT(routes); i++)
         out[n++] = routes[i];
     return n;
