@@ -15,18 +15,9 @@
 
 static void set_header(bw_exchange *x, const char *name, const char *value)
 {
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(x->request);
-    evhttp_remove_header(headers, name);
-    if (evhttp_add_header(headers, name, value))
+    evhttp_remove_header(&x->headers, name);
+    if (evhttp_add_header(&x->headers, name, value))
         bw_log(BW_LOG_WARNING, "response header %s is left out: out of memory or a line break in it", name);
-}
-
-/* evhttp closes after a response to a request that asked for it, and says so in the response. */
-static void close_after(bw_exchange *x)
-{
-    struct evkeyvalq *headers = evhttp_request_get_input_headers(x->request);
-    evhttp_remove_header(headers, "Connection");
-    evhttp_add_header(headers, "Connection", "close");
 }
 
 static void set_standing_headers(bw_exchange *x, const char *content_type)
@@ -38,33 +29,60 @@ static void set_standing_headers(bw_exchange *x, const char *content_type)
         set_header(x, "Date", date);
     set_header(x, "X-Request-Id", x->id);
     set_header(x, "request-id", x->id);
-    if (x->http->ready == BW_DRAINING)
+}
+
+/* evhttp closes after the response to a request that asked for it, and says so in the response. */
+static void close_after(bw_exchange *x)
+{
+    struct evkeyvalq *headers = evhttp_request_get_input_headers(x->request);
+    evhttp_remove_header(headers, "Connection");
+    evhttp_add_header(headers, "Connection", "close");
+}
+
+/* To evhttp, with what is true of every response. */
+static void hand_over_headers(bw_exchange *x)
+{
+    struct evkeyvalq *out = evhttp_request_get_output_headers(x->request);
+    struct evkeyval *header;
+    for (header = x->headers.tqh_first; header; header = header->next.tqe_next)
+        evhttp_add_header(out, header->key, header->value);
+    if (x->http->ready == BW_DRAINING || x->conn->flooded)
         close_after(x);
 }
 
 /* ---- begin and end ---- */
 
-static void discard(bw_exchange *x)
+static void leave_turn(bw_exchange *x)
 {
-    if (x->watch)
-        evbuffer_remove_cb_entry(bufferevent_get_output(x->conn->bev), x->watch);
+    for (bw_exchange **at = &x->http->turn_exchanges; x->in_turn && *at; at = &(*at)->next_turn)
+        if (*at == x) {
+            *at = x->next_turn;
+            return;
+        }
+}
+
+void bw_exchange_discard(bw_exchange *x)
+{
     if (x->ping)
         event_free(x->ping);
     if (x->pending)
         evbuffer_free(x->pending);
-    for (bw_exchange **at = &x->http->to_flush; x->in_turn && *at; at = &(*at)->next_turn)
-        if (*at == x) {
-            *at = x->next_turn;
-            break;
-        }
-    x->conn->exchange = NULL;
-    x->http->n_exchanges--;
+    leave_turn(x);
+    if (x->conn->exchange == x) {
+        x->conn->exchange = NULL;
+        x->http->n_exchanges--;
+    }
+    if (x->conn->arriving == x)
+        x->conn->arriving = NULL;
+    evhttp_clear_headers(&x->headers);
+    bw_bytes_fini(&x->fields);
+    bw_bytes_fini(&x->body);
     bw_mem_free(x->path);
     bw_mem_free(x->query);
     bw_mem_free(x);
 }
 
-static void log_done(const bw_exchange *x, int status)
+void bw_exchange_log(const bw_exchange *x, int status)
 {
     const bw_http_options *o = &x->http->options;
     if (o->log)
@@ -76,56 +94,80 @@ void bw_exchange_leave(bw_exchange *x)
     x->left = true;
     if (x->gone)
         x->gone(x->gone_arg);
-    log_done(x, 499);
+    bw_exchange_log(x, 499);
     if (!evhttp_request_get_connection(x->request)) /* evhttp has let go of it: it is ours to free */
         evhttp_request_free(x->request);
-    discard(x);
+    bw_exchange_discard(x);
 }
 
-static bw_method method_of(struct evhttp_request *request)
+bw_exchange *bw_exchange_arrive(bw_conn *c)
 {
-    switch (evhttp_request_get_command(request)) {
-    case EVHTTP_REQ_POST: return BW_POST;
-    case EVHTTP_REQ_DELETE: return BW_DELETE;
-    case EVHTTP_REQ_HEAD: return BW_HEAD;
-    case EVHTTP_REQ_OPTIONS: return BW_OPTIONS;
-    default: return BW_GET;
-    }
-}
-
-static bool lend_body(bw_exchange *x)
-{
-    struct evbuffer *body = evhttp_request_get_input_buffer(x->request);
-    x->n_body = evbuffer_get_length(body);
-    if (evbuffer_add(body, "", 1))
-        return false;
-    x->body = (const char *)evbuffer_pullup(body, -1);
-    return x->body != NULL;
-}
-
-void bw_exchange_begin(bw_conn *c, struct evhttp_request *request)
-{
+    bw_strict *s = &c->strict;
     bw_exchange *x = bw_mem_zalloc(1, sizeof *x, BW_MEM_MISC);
-    if (!x) {
-        evhttp_send_error(request, 503, NULL);
-        return;
-    }
-    *x = (bw_exchange){ .http = c->http, .conn = c, .request = request, .method = method_of(request) };
+    if (!x)
+        return NULL;
+    *x = (bw_exchange){ .http = c->http, .conn = c, .minor = s->minor, .fields = s->fields, .n_fields = s->n_fields };
+    s->fields = (bw_bytes){ 0 };
+    s->n_fields = 0;
+    x->headers.tqh_last = &x->headers.tqh_first;
+    x->method = s->method ? bw_http_method(s->method) : 0;
     x->arrived_ns = c->first_byte_ns ? c->first_byte_ns : bw_clock_ns();
-    c->exchange = x;
-    c->http->n_exchanges++;
-    bufferevent_enable(c->bev, EV_READ); /* evhttp stopped it: we want to see the client leave */
     const char *id = bw_exchange_header(x, "X-Request-Id");
     if (id && bw_http_is_id(id))
         strcpy(x->id, id);
     else
         bw_http_make_id(c->http, x->id);
-    if (!lend_body(x))
-        bw_exchange_fail(x, 503, NULL, "out_of_memory", NULL, 5, "out of memory");
-    else if (!bw_http_split_target(evhttp_request_get_uri(request), &x->path, &x->query, &x->n_query))
-        bw_exchange_fail(x, 400, NULL, "invalid_target", NULL, 0, "the path or the query holds a bad % escape");
-    else if (bw_http_admit(x))
+    bw_bytes_add(&x->body, "", 0); /* NUL-terminated also when empty */
+    if (x->body.failed)
+        bw_exchange_refuse(x, 503, "out_of_memory", 5, "the server is out of memory");
+    else if (s->target && !bw_http_split_target(s->target, &x->path, &x->query, &x->n_query))
+        bw_exchange_refuse(x, 400, "invalid_target", 0, "the path or the query holds a %% that is no escape");
+    return x;
+}
+
+/* A refusal as an answer: most are errors; a preflight has no body. */
+static void answer_refusal(bw_exchange *x)
+{
+    const bw_refusal r = x->refusal;
+    if (r.message[0])
+        bw_exchange_fail(x, r.status, NULL, r.code, NULL, r.retry_after_s, r.message);
+    else
+        bw_exchange_reply(x, r.status, r.status == 204 ? NULL : "text/plain; charset=utf-8", "", 0);
+}
+
+void bw_exchange_begin(bw_exchange *x, struct evhttp_request *request)
+{
+    x->request = request;
+    x->http->n_exchanges++;
+    if (x->refusal.status)
+        answer_refusal(x);
+    else
         x->route->handle(x->http->options.arg, x);
+}
+
+struct evbuffer *bw_exchange_refusal(bw_exchange *x)
+{
+    const bw_refusal *r = &x->refusal;
+    struct evbuffer *out = evbuffer_new();
+    size_t n = 0;
+    char *body = bw_http_error_body(bw_http_error_type(r->status), r->code, NULL, r->message, &n), number[24];
+    set_standing_headers(x, "application/json");
+    snprintf(number, sizeof number, "%zu", n);
+    set_header(x, "Content-Length", number);
+    if (r->retry_after_s) {
+        snprintf(number, sizeof number, "%d", r->retry_after_s);
+        set_header(x, "Retry-After", number);
+    }
+    set_header(x, "Connection", "close");
+    if (out) {
+        struct evkeyval *header;
+        evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\n", r->status, bw_http_reason(r->status));
+        for (header = x->headers.tqh_first; header; header = header->next.tqe_next)
+            evbuffer_add_printf(out, "%s: %s\r\n", header->key, header->value);
+        evbuffer_add_printf(out, "\r\n%s", body && x->method != BW_HEAD ? body : "");
+    }
+    bw_mem_free(body);
+    return out;
 }
 
 /* ---- what it says ---- */
@@ -159,7 +201,7 @@ const char *bw_exchange_query(const bw_exchange *x, const char *name)
 
 const char *bw_exchange_header(const bw_exchange *x, const char *name)
 {
-    return evhttp_find_header(evhttp_request_get_input_headers(x->request), name);
+    return bw_strict_field(x->fields.data, x->n_fields, name);
 }
 
 const char *bw_exchange_id(const bw_exchange *x)
@@ -184,8 +226,8 @@ uint64_t bw_exchange_arrived_ns(const bw_exchange *x)
 
 const char *bw_exchange_body(const bw_exchange *x, size_t *n)
 {
-    *n = x->n_body;
-    return x->body;
+    *n = x->body.n;
+    return x->body.data;
 }
 
 void bw_exchange_on_gone(bw_exchange *x, void (*gone)(void *arg), void *arg)
@@ -206,23 +248,25 @@ void bw_exchange_reply(bw_exchange *x, int status, const char *content_type, con
 {
     if (x->left)
         return;
-    char length[32];
+    struct evhttp_request *request = x->request;
     struct evbuffer *buffer = evbuffer_new();
     const bool has_body = x->method != BW_HEAD && status != 204;
+    char length[32];
     set_standing_headers(x, content_type);
     snprintf(length, sizeof length, "%zu", n);
     if (status != 204)
         set_header(x, "Content-Length", length);
-    if (!buffer || (has_body && evbuffer_add(buffer, body, n))) {
+    hand_over_headers(x);
+    if (has_body && n && (!buffer || evbuffer_add(buffer, body, n))) {
         /* The length is promised: the connection ends where the body would begin. */
-        bw_log(BW_LOG_WARNING, "%s: out of memory for an answer of %zu bytes", x->path, n);
+        bw_log(BW_LOG_WARNING, "%s: out of memory for an answer of %zu bytes", bw_exchange_path(x), n);
         close_after(x);
     }
-    log_done(x, status);
-    evhttp_send_reply(x->request, status, bw_http_reason(status), buffer);
+    bw_exchange_log(x, status);
+    bw_exchange_discard(x);
+    evhttp_send_reply(request, status, bw_http_reason(status), buffer);
     if (buffer)
         evbuffer_free(buffer);
-    discard(x);
 }
 
 void bw_exchange_fail(bw_exchange *x, int status, const char *type, const char *code, const char *param,
@@ -243,39 +287,32 @@ void bw_exchange_fail(bw_exchange *x, int status, const char *type, const char *
 
 /* ---- an event stream ---- */
 
-static void in_turn(bw_exchange *x)
+static void want_turn(bw_exchange *x)
 {
     if (x->in_turn)
         return;
     x->in_turn = true;
-    x->next_turn = x->http->to_flush;
-    x->http->to_flush = x;
+    x->next_turn = x->http->turn_exchanges;
+    x->http->turn_exchanges = x;
     bw_http_want_turn(x->http);
 }
 
 static void arm_ping(bw_exchange *x)
 {
-    const double s = x->http->options.ping_s;
-    struct timeval wait = { (time_t)s, (long)((s - (double)(time_t)s) * 1e6) };
+    struct timeval wait = bw_http_timeval(x->http->options.ping_s);
     if (x->ping)
         event_add(x->ping, &wait);
 }
 
+/* Nothing was sent for a while. A reader who has not even taken that needs no sign of life. */
 static void on_ping(evutil_socket_t fd, short what, void *arg)
 {
-    (void)fd, (void)what;
-    bw_exchange_send(arg, ": ping\n\n", 8);
-}
-
-/* The connection's output: something left, perhaps enough. */
-static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *arg)
-{
     bw_exchange *x = arg;
-    (void)output;
-    if (info->n_deleted && x->drained && bw_exchange_backlog(x) <= x->low) {
-        x->check_drained = true;
-        in_turn(x);
-    }
+    (void)fd, (void)what;
+    if (bw_exchange_backlog(x) == 0)
+        bw_exchange_send(x, ": ping\n\n", 8);
+    else
+        arm_ping(x);
 }
 
 void bw_exchange_stream(bw_exchange *x)
@@ -285,33 +322,48 @@ void bw_exchange_stream(bw_exchange *x)
     set_standing_headers(x, "text/event-stream; charset=utf-8");
     set_header(x, "Cache-Control", "no-cache");
     set_header(x, "X-Accel-Buffering", "no");
+    hand_over_headers(x);
+    if (x->minor == 0) /* no chunks: the end of the connection ends the stream */
+        close_after(x);
     x->streaming = true;
     x->pending = evbuffer_new();
-    evhttp_send_reply_start(x->request, 200, "OK");
-    x->watch = evbuffer_add_cb(bufferevent_get_output(x->conn->bev), on_output, x);
     if (x->http->options.ping_s > 0)
         x->ping = event_new(x->http->base, -1, 0, on_ping, x);
+    evhttp_send_reply_start(x->request, 200, bw_http_reason(200));
     arm_ping(x);
 }
 
 void bw_exchange_send(bw_exchange *x, const char *events, size_t n)
 {
-    if (x->left || !x->pending || n == 0)
+    if (x->left || !x->streaming || n == 0)
         return;
-    if (evbuffer_add(x->pending, events, n))
-        bw_log(BW_LOG_WARNING, "%s: out of memory for events of a stream", x->path);
+    if (!x->pending || evbuffer_add(x->pending, events, n))
+        bw_log(BW_LOG_WARNING, "%s: out of memory for events of a stream", bw_exchange_path(x));
     arm_ping(x);
-    in_turn(x);
+    want_turn(x);
 }
 
-void bw_exchange_flush(bw_exchange *x)
+static void flush(bw_exchange *x)
 {
     if (x->pending && evbuffer_get_length(x->pending))
         evhttp_send_reply_chunk(x->request, x->pending);
-    if (x->check_drained) {
-        x->check_drained = false;
-        if (x->drained && bw_exchange_backlog(x) <= x->low)
-            x->drained(x->drained_arg); /* may end the exchange */
+}
+
+void bw_exchange_turn(bw_exchange *x)
+{
+    flush(x);
+    if (!x->check_drained)
+        return;
+    x->check_drained = false;
+    if (x->drained && bw_exchange_backlog(x) <= x->low)
+        x->drained(x->drained_arg); /* may end the exchange */
+}
+
+void bw_exchange_wrote(bw_exchange *x)
+{
+    if (x->drained && bw_exchange_backlog(x) <= x->low) {
+        x->check_drained = true;
+        want_turn(x);
     }
 }
 
@@ -319,13 +371,13 @@ void bw_exchange_end(bw_exchange *x, bool close)
 {
     if (x->left)
         return;
-    if (x->pending && evbuffer_get_length(x->pending))
-        evhttp_send_reply_chunk(x->request, x->pending);
+    struct evhttp_request *request = x->request;
+    flush(x);
     if (close)
         close_after(x);
-    log_done(x, 200);
-    evhttp_send_reply_end(x->request);
-    discard(x);
+    bw_exchange_log(x, 200);
+    bw_exchange_discard(x);
+    evhttp_send_reply_end(request);
 }
 
 size_t bw_exchange_backlog(const bw_exchange *x)

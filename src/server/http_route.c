@@ -2,11 +2,14 @@
  * a server that loads or drains. What is refused here never reaches a handler. */
 #include "server/http_parts.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
 #include <openssl/crypto.h>
+
+#include "base/status.h"
 
 /* One trailing slash does not count. */
 static bool same_path(const char *path, const char *pattern)
@@ -46,19 +49,33 @@ static const bw_route *find(const bw_http *h, const char *path, bw_method method
     return NULL;
 }
 
-static void fail_method(bw_exchange *x, unsigned methods)
+void bw_exchange_refuse(bw_exchange *x, int status, const char *code, int retry_after_s, const char *format, ...)
+{
+    va_list args;
+    x->refusal = (bw_refusal){ .status = status, .code = code, .retry_after_s = retry_after_s };
+    va_start(args, format);
+    vsnprintf(x->refusal.message, sizeof x->refusal.message, format, args);
+    va_end(args);
+}
+
+static void list_methods(unsigned methods, char out[64])
 {
     static const struct {
         bw_method method;
         const char *name;
     } names[] = { { BW_GET, "GET" }, { BW_HEAD, "HEAD" }, { BW_POST, "POST" }, { BW_DELETE, "DELETE" }, { BW_OPTIONS, "OPTIONS" } };
-    char allow[64] = "", message[192];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    out[0] = '\0';
+    for (size_t i = 0; i < BW_COUNT(names); i++)
         if (methods & names[i].method)
-            snprintf(allow + strlen(allow), sizeof allow - strlen(allow), "%s%s", *allow ? ", " : "", names[i].name);
+            snprintf(out + strlen(out), 64 - strlen(out), "%s%s", *out ? ", " : "", names[i].name);
+}
+
+static void refuse_method(bw_exchange *x, unsigned methods)
+{
+    char allow[64];
+    list_methods(methods, allow);
     bw_exchange_add_header(x, "Allow", allow);
-    snprintf(message, sizeof message, "this path does not know the method; it allows %s", allow);
-    bw_exchange_fail(x, 405, NULL, "method_not_allowed", NULL, 0, message);
+    bw_exchange_refuse(x, 405, "method_not_allowed", 0, "%s does not know this method; it allows %s", x->path, allow);
 }
 
 /* ---- keys ---- */
@@ -103,57 +120,110 @@ static bool is_json(const char *type)
     return type[strspn(type, " \t")] == '\0' || type[strspn(type, " \t")] == ';';
 }
 
-static void fail_not_ready(bw_exchange *x)
+/* "identity", or no coding. */
+static bool is_plain(const char *coding)
+{
+    return !coding || !*coding || strcasecmp(coding, "identity") == 0;
+}
+
+static void refuse_unready(bw_exchange *x)
 {
     const bw_http *h = x->http;
-    char message[400];
     switch (h->ready) {
     case BW_LOADING:
-        snprintf(message, sizeof message, "the model is loading: %d %% done", (int)(h->progress * 100));
-        bw_exchange_fail(x, 503, NULL, "loading", NULL, 5, message);
+        bw_exchange_refuse(x, 503, "loading", 5, "the model is loading: %d %% done", (int)(h->progress * 100));
         break;
     case BW_DRAINING:
-        bw_exchange_fail(x, 503, NULL, "draining", NULL, 10, "the server is shutting down and takes no new requests");
+        bw_exchange_refuse(x, 503, "draining", 10, "the server is shutting down and takes no new requests");
         break;
     default:
-        snprintf(message, sizeof message, "the engine has stopped: %s", h->message);
-        bw_exchange_fail(x, 503, NULL, "engine_failed", NULL, 10, message);
+        bw_exchange_refuse(x, 503, "engine_failed", 10, "the engine has stopped%s%s", h->message[0] ? ": " : "", h->message);
     }
 }
 
-static void set_cors(bw_exchange *x)
+/* ---- CORS ---- */
+
+static bool is_origin_allowed(const bw_exchange *x)
 {
     const bw_http *h = x->http;
     const char *origin = bw_exchange_header(x, "Origin");
-    if (h->options.n_origins == 0)
-        return;
-    bw_exchange_add_header(x, "Vary", "Origin");
     for (int i = 0; origin && i < h->options.n_origins; i++)
-        if (strcmp(origin, h->options.origins[i]) == 0) {
-            bw_exchange_add_header(x, "Access-Control-Allow-Origin", origin);
-            bw_exchange_add_header(x, "Access-Control-Expose-Headers", "X-Request-Id, request-id, Retry-After");
-        }
+        if (strcmp(origin, h->options.origins[i]) == 0)
+            return true;
+    return false;
 }
 
-bool bw_http_admit(bw_exchange *x)
+/* The origin itself, never `*`; other origins get nothing, and the browser refuses for us. */
+static void allow_origin(bw_exchange *x)
+{
+    if (x->http->options.n_origins == 0)
+        return;
+    bw_exchange_add_header(x, "Vary", "Origin");
+    if (!is_origin_allowed(x))
+        return;
+    bw_exchange_add_header(x, "Access-Control-Allow-Origin", bw_exchange_header(x, "Origin"));
+    bw_exchange_add_header(x, "Access-Control-Expose-Headers", "X-Request-Id, request-id, Retry-After");
+}
+
+static bool is_preflight(const bw_exchange *x)
+{
+    return x->method == BW_OPTIONS && x->http->options.n_origins && bw_exchange_header(x, "Origin") &&
+           bw_exchange_header(x, "Access-Control-Request-Method");
+}
+
+static void answer_preflight(bw_exchange *x, unsigned methods)
+{
+    char allow[64];
+    const char *wanted = bw_exchange_header(x, "Access-Control-Request-Headers");
+    if (!is_origin_allowed(x)) {
+        bw_exchange_refuse(x, 403, "origin_not_allowed", 0, "this origin is not one the server was told to allow");
+        return;
+    }
+    list_methods(methods, allow);
+    bw_exchange_add_header(x, "Access-Control-Allow-Methods", allow);
+    if (wanted)
+        bw_exchange_add_header(x, "Access-Control-Allow-Headers", wanted);
+    bw_exchange_add_header(x, "Access-Control-Max-Age", "600");
+    bw_exchange_refuse(x, 204, NULL, 0, "%s", "");
+}
+
+/* ---- admission ---- */
+
+static void refuse_key(bw_exchange *x)
+{
+    bw_exchange_add_header(x, "WWW-Authenticate", "Bearer");
+    bw_exchange_refuse(x, 401, "invalid_api_key", 0,
+                       "no API key, or none of this server's: send Authorization: Bearer KEY or x-api-key: KEY");
+}
+
+static void admit_to_route(bw_exchange *x)
+{
+    const unsigned flags = x->route->flags;
+    if ((flags & BW_ROUTE_KEY) && x->http->options.n_keys && !knows_key(x))
+        refuse_key(x);
+    else if ((flags & BW_ROUTE_JSON) && !is_json(bw_exchange_header(x, "Content-Type")))
+        bw_exchange_refuse(x, 415, "unsupported_media_type", 0, "the body must be application/json");
+    else if (!is_plain(bw_exchange_header(x, "Content-Encoding")))
+        bw_exchange_refuse(x, 415, "unsupported_encoding", 0, "the body must not be compressed: no Content-Encoding");
+    else if ((flags & BW_ROUTE_READY) && x->http->ready != BW_READY)
+        refuse_unready(x);
+}
+
+void bw_http_admit(bw_exchange *x)
 {
     unsigned methods = 0;
-    set_cors(x);
+    allow_origin(x);
+    if (x->refusal.status)
+        return;
     x->route = find(x->http, x->path, x->method, &x->rest, &methods);
-    if (!x->route && methods)
-        fail_method(x, methods);
-    else if (!x->route && x->method == BW_HEAD && strcmp(x->path, "/") == 0)
-        bw_exchange_reply(x, 200, "text/plain; charset=utf-8", "", 0);
-    else if (!x->route)
-        bw_exchange_fail(x, 404, NULL, "not_found", NULL, 0, "nothing is served at this path");
-    else if ((x->route->flags & BW_ROUTE_KEY) && x->http->options.n_keys && !knows_key(x))
-        bw_exchange_fail(x, 401, NULL, "invalid_api_key", NULL, 0,
-                         "no API key, or not one of this server's: send Authorization: Bearer KEY or x-api-key: KEY");
-    else if ((x->route->flags & BW_ROUTE_JSON) && x->n_body && !is_json(bw_exchange_header(x, "Content-Type")))
-        bw_exchange_fail(x, 415, NULL, "unsupported_media_type", NULL, 0, "the body must be application/json");
-    else if ((x->route->flags & BW_ROUTE_READY) && x->http->ready != BW_READY)
-        fail_not_ready(x);
+    if (is_preflight(x) && methods)
+        answer_preflight(x, methods);
+    else if (x->route)
+        admit_to_route(x);
+    else if (methods)
+        refuse_method(x, methods);
+    else if (x->method == BW_HEAD && strcmp(x->path, "/") == 0)
+        bw_exchange_refuse(x, 200, NULL, 0, "%s", "");
     else
-        return true;
-    return false;
+        bw_exchange_refuse(x, 404, "not_found", 0, "nothing is served at %s", x->path);
 }

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "base/utf8.h"
 
 static const struct {
     int status;
@@ -52,6 +53,20 @@ const char *bw_http_error_type(int status)
     return status < 500 ? "invalid_request_error" : "server_error";
 }
 
+/* A message may quote what a client sent; JSON must be UTF-8 whatever that was. */
+static struct json_object *as_string(const char *message)
+{
+    const size_t n = strlen(message);
+    if (bw_utf8_valid_prefix(message, n) == n)
+        return json_object_new_string(message);
+    char *copy = bw_mem_dup(message, n);
+    if (copy)
+        bw_utf8_one_line(copy);
+    struct json_object *string = json_object_new_string(copy ? copy : "");
+    bw_mem_free(copy);
+    return string;
+}
+
 char *bw_http_error_body(const char *type, const char *code, const char *param, const char *message, size_t *n)
 {
     char *text = NULL;
@@ -62,9 +77,9 @@ char *bw_http_error_body(const char *type, const char *code, const char *param, 
     }
     /* An absent string is null, never missing. */
     if (json_object_object_add(root, "error", error) ||
-        json_object_object_add(error, "message", json_object_new_string(message)) ||
+        json_object_object_add(error, "message", as_string(message)) ||
         json_object_object_add(error, "type", json_object_new_string(type)) ||
-        json_object_object_add(error, "param", param ? json_object_new_string(param) : NULL) ||
+        json_object_object_add(error, "param", param ? as_string(param) : NULL) ||
         json_object_object_add(error, "code", code ? json_object_new_string(code) : NULL))
         goto out;
     const char *json = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
@@ -140,7 +155,7 @@ bool bw_http_split_target(const char *target, char **path, char **query, int *n_
 
 void bw_http_make_id(bw_http *http, char id[129])
 {
-    snprintf(id, 129, "req_%016" PRIx64 "%08" PRIx64, http->next_id[0], http->next_id[1]++);
+    snprintf(id, 129, "req_%016" PRIx64 "%08" PRIx64, http->id_stem, http->next_id++);
 }
 
 bool bw_http_is_id(const char *text)
@@ -149,4 +164,22 @@ bool bw_http_is_id(const char *text)
     while (text[n] > ' ' && text[n] <= '~')
         n++;
     return text[n] == '\0' && n >= 1 && n <= 128;
+}
+
+bw_method bw_http_method(const char *name)
+{
+    static const struct {
+        const char *name;
+        bw_method method;
+    } methods[] = { { "GET", BW_GET }, { "POST", BW_POST }, { "DELETE", BW_DELETE }, { "HEAD", BW_HEAD }, { "OPTIONS", BW_OPTIONS } };
+    for (size_t i = 0; i < BW_COUNT(methods); i++)
+        if (strcmp(methods[i].name, name) == 0)
+            return methods[i].method;
+    return 0;
+}
+
+struct timeval bw_http_timeval(double seconds)
+{
+    time_t whole = (time_t)seconds;
+    return (struct timeval){ whole, (suseconds_t)((seconds - (double)whole) * 1e6) };
 }
