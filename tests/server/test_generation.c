@@ -13,7 +13,7 @@
 #include "server/generation.h"
 #include "server/serve.h"
 
-enum { CONTEXT = 1024, MAX_SEQS = 2, WAIT_S = 60 };
+enum { CONTEXT = 2048, MAX_SEQS = 2, WAIT_S = 60 };
 
 static bw_model *model;
 static bw_server server;
@@ -170,7 +170,7 @@ static long long number_at(struct json_object *json, const char *path)
 
 /* The events of a stream; fails unless each is whole and the last is [DONE]. */
 typedef struct events {
-    struct json_object *json[4096];
+    struct json_object *json[8192];
     int n;
 } events;
 
@@ -184,7 +184,7 @@ static void split_events(events *out, const char *body)
         char *line = strndup(body + 6, (size_t)(end - body - 6));
         done = strcmp(line, "[DONE]") == 0;
         if (!done) {
-            check(out->n < 4096);
+            check(out->n < 8192);
             out->json[out->n] = json_tokener_parse(line);
             check_that(out->json[out->n++] != NULL, "%s", line);
         }
@@ -642,6 +642,116 @@ TEST(a_loop_stops_the_answer_and_says_so)
     stop();
 }
 
+#define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"description\":\"Weather by city\"," \
+              "\"parameters\":{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},\"days\":{\"type\":\"integer\"}}," \
+              "\"required\":[\"city\"]}}}]"
+#define WEATHER "\"messages\":[{\"role\":\"user\",\"content\":\"What is the weather in Paris?\"}],\"temperature\":0," TOOLS
+
+TEST(a_tool_call_streams_its_name_once_and_then_its_arguments)
+{
+    start();
+    struct json_object *a = ask_json(CHAT, "{" WEATHER NO_THINKING ",\"max_tokens\":100}", 200);
+    check_str(text_at(a, "choices.0.finish_reason"), "tool_calls");
+    check_that(at(a, "choices.0.message.content") == NULL, "%s", json_object_to_json_string(a));
+    check_str(text_at(a, "choices.0.message.tool_calls.0.function.name"), "get_weather");
+    struct json_object *arguments = json_tokener_parse(text_at(a, "choices.0.message.tool_calls.0.function.arguments"));
+    check_str(text_at(arguments, "city"), "Paris");
+    json_object_put(arguments);
+    events *e = ask_stream(CHAT, "{" WEATHER NO_THINKING ",\"max_tokens\":100,\"stream\":true}");
+    int named = 0;
+    for (int i = 0; i < e->n; i++) {
+        struct json_object *call = at(e->json[i], "choices.0.delta.tool_calls.0");
+        if (call && at(call, "id")) {
+            named++;
+            check_str(text_at(call, "function.arguments"), "");
+            check_str(text_at(call, "type"), "function");
+        } else if (call) {
+            check(named == 1 && !at(call, "type") && !at(call, "function.name"));
+        }
+    }
+    check_int(named, 1);
+    check_str(joined(e, 0, "choices.0.delta.tool_calls.0.function.arguments"),
+              text_at(a, "choices.0.message.tool_calls.0.function.arguments"));
+    check_str(text_at(e->json[e->n - 1], "choices.0.finish_reason"), "tool_calls");
+    free_events(e);
+    json_object_put(a);
+    stop();
+}
+
+TEST(a_call_cut_short_has_json_arguments_and_says_length)
+{
+    start();
+    int calls = 0;
+    for (int max = 1; max < 40; max += 3) {
+        char body[1024];
+        snprintf(body, sizeof body, "{" WEATHER NO_THINKING ",\"max_tokens\":%d}", max);
+        struct json_object *a = ask_json(CHAT, body, 200);
+        const char *text = text_at(a, "choices.0.message.tool_calls.0.function.arguments");
+        if (text) {
+            struct json_object *arguments = json_tokener_parse(text);
+            check_that(json_object_is_type(arguments, json_type_object), "%s", text);
+            json_object_put(arguments);
+            calls++;
+        }
+        check_str(text_at(a, "choices.0.finish_reason"),
+                  number_at(a, "usage.completion_tokens") == max && strcmp(text_at(a, "choices.0.finish_reason"), "length") == 0
+                      ? "length" : "tool_calls");
+        json_object_put(a);
+    }
+    check(calls > 2);
+    stop();
+}
+
+static bool first_is_paused(void)
+{
+    bw_seq_info info;
+    return bw_engine_thread_list(server.thread, &info, 1) == 1 && info.state == BW_SEQ_PAUSED;
+}
+
+/* Reads on, keeping no more than the last bytes: these are megabytes. */
+static bool reads_up_to(client *c, const char *text)
+{
+    for (const double end = seconds_now() + WAIT_S; seconds_now() < end;) {
+        if (client_wait(c, text, 0.001))
+            return true;
+        if (c->n > 4096) {
+            memmove(c->data, c->data + c->n - 1024, 1025);
+            c->n = 1024;
+        }
+    }
+    return false;
+}
+
+static bool first_is_paused_or_none(void)
+{
+    return first_is_paused() || nothing_lives();
+}
+
+/* A name of kilobytes in every chunk, so that what the kernel takes and the megabyte fill in time. */
+TEST(a_slow_reader_pauses_itself_and_nobody_else)
+{
+    static char name[12 << 10];
+    memset(name, 'x', sizeof name - 1);
+    start();
+    server.model_id = name;
+    client c = client_open(bw_http_port(server.http));
+    post_body(&c, CHAT, "{" STORY NO_THINKING ",\"max_tokens\":1900,\"ignore_eos\":true,\"stream\":true}");
+    check(wait_until(one_runs, WAIT_S));
+    if (!wait_until(first_is_paused_or_none, WAIT_S) || nothing_lives()) { /* the kernel's own buffers hold all of it */
+        client_close(&c);
+        stop();
+        skip_because("the system buffered the whole answer");
+    }
+    struct json_object *a = ask_json(CHAT, "{" STORY NO_THINKING ",\"max_tokens\":10}", 200); /* others run */
+    json_object_put(a);
+    check(first_is_paused());
+    check(reads_up_to(&c, "\"predicted_n\":1900,")); /* goes on to its end */
+    check(reads_up_to(&c, "data: [DONE]\n\n"));
+    client_close(&c);
+    check(wait_until(nothing_lives, WAIT_S));
+    stop();
+}
+
 TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_answer_says), ENTRY(no_delta_holds_two_kinds),
            ENTRY(every_token_of_a_completion_is_an_event), ENTRY(choices_begin_in_index_order_and_differ_by_seed),
            ENTRY(several_prompts_are_numbered_prompt_major), ENTRY(a_stop_string_ends_the_answer_and_its_tokens_count),
@@ -651,4 +761,6 @@ TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_a
            ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
            ENTRY(a_client_that_leaves_frees_its_sequences), ENTRY(a_client_may_leave_while_its_body_is_read),
            ENTRY(a_request_that_takes_too_long_ends_with_an_error), ENTRY(a_failing_sequence_ends_its_stream_with_an_error_event),
-           ENTRY(shutting_down_ends_everything_with_an_error), ENTRY(a_loop_stops_the_answer_and_says_so))
+           ENTRY(shutting_down_ends_everything_with_an_error), ENTRY(a_loop_stops_the_answer_and_says_so),
+           ENTRY(a_tool_call_streams_its_name_once_and_then_its_arguments),
+           ENTRY(a_call_cut_short_has_json_arguments_and_says_length), ENTRY(a_slow_reader_pauses_itself_and_nobody_else))
