@@ -4,6 +4,7 @@
 #include <json-c/json.h>
 #include <math.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "engine/text_source.h"
 #include "server/answer_json.h"
@@ -354,6 +355,28 @@ TEST(memory_that_ends_is_said_and_leaves_no_half_answer_unmarked)
     }
 }
 
+/* What a token costs on its way out; a number to look at, with a bound far above it. */
+TEST(a_chunk_costs_microseconds)
+{
+    bw_answer_format f = format_of(BW_API_CHAT);
+    bw_logprob top[4];
+    bw_answer_token tokens[2];
+    const bw_answer_view with = scored(top, tokens);
+    for (int logprobs = 0; logprobs < 2; logprobs++) {
+        const int n = 20000;
+        f.logprobs = logprobs;
+        fresh();
+        const uint64_t start = bw_clock_ns();
+        for (int i = 0; i < n; i++) {
+            bw_answer_json_chunks(&out, &f, 0, &with, NULL);
+            fresh();
+        }
+        const double us = (double)(bw_clock_ns() - start) * 1e-3 / n;
+        printf("[  NOTE    ] %.2f us a chunk %s\n", us, logprobs ? "with six log-probabilities" : "without log-probabilities");
+        check(us < 1000);
+    }
+}
+
 TESTS_MAIN(ENTRY(a_role_chunk_has_the_role_and_empty_content), ENTRY(every_kind_has_a_chunk_of_its_own),
            ENTRY(reasoning_goes_into_the_fields_the_server_is_told), ENTRY(the_last_chunk_has_an_empty_delta_and_both_reasons),
            ENTRY(usage_counts_a_prompt_once_and_every_choice), ENTRY(usage_without_drafts_says_nothing_of_them),
@@ -362,4 +385,4 @@ TESTS_MAIN(ENTRY(a_role_chunk_has_the_role_and_empty_content), ENTRY(every_kind_
            ENTRY(completion_logprobs_hold_the_sampled_token_among_the_alternatives), ENTRY(tokens_can_be_shown_as_their_ids),
            ENTRY(scores_that_are_not_known_are_null), ENTRY(a_whole_chat_answer_has_every_field),
            ENTRY(content_is_null_when_there_are_only_calls), ENTRY(a_whole_completion_has_its_text_and_ids),
-           ENTRY(memory_that_ends_is_said_and_leaves_no_half_answer_unmarked))
+           ENTRY(a_chunk_costs_microseconds), ENTRY(memory_that_ends_is_said_and_leaves_no_half_answer_unmarked))

@@ -461,6 +461,17 @@ TEST(an_echo_streams_like_it_is_answered_whole)
     stop();
 }
 
+TEST(a_thinking_budget_closes_the_block)
+{
+    start();
+    struct json_object *a = ask_json(CHAT, "{" STORY ",\"max_tokens\":60,\"thinking_token_budget\":4}", 200);
+    const long long reasoning = number_at(a, "usage.completion_tokens_details.reasoning_tokens");
+    check_that(reasoning >= 4 && reasoning <= 8, "%lld reasoning tokens", reasoning);
+    check(strlen(text_at(a, "choices.0.message.content")) > 10);
+    json_object_put(a);
+    stop();
+}
+
 TEST(the_second_turn_of_a_chat_comes_from_the_cache)
 {
     start();
@@ -757,7 +768,7 @@ TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_a
            ENTRY(several_prompts_are_numbered_prompt_major), ENTRY(a_stop_string_ends_the_answer_and_its_tokens_count),
            ENTRY(a_stop_token_of_the_request_is_the_reason), ENTRY(chat_logprobs_are_of_every_token_streamed_or_not),
            ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echo_streams_like_it_is_answered_whole),
-           ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
+           ENTRY(a_thinking_budget_closes_the_block), ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
            ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
            ENTRY(a_client_that_leaves_frees_its_sequences), ENTRY(a_client_may_leave_while_its_body_is_read),
            ENTRY(a_request_that_takes_too_long_ends_with_an_error), ENTRY(a_failing_sequence_ends_its_stream_with_an_error_event),
