@@ -7,7 +7,8 @@ port='' server=''
 
 # start ARGS: a server in the background, on a free port, with its log in $work/log
 start() {
-    ./bellwether serve "$@" --port 0 --threads 2 2>"$work/log" >"$work/stdout" &
+    : >"$work/log"
+    ./bellwether serve "$@" --port 0 --threads 2 2>>"$work/log" >"$work/stdout" &
     server=$!
     port=''
     for _ in {1..500}; do
