@@ -79,6 +79,7 @@ const char *bw_exchange_header(const bw_exchange *x, const char *name); /* NULL:
 const char *bw_exchange_id(const bw_exchange *x);    /* request id, echoed or made */
 const bw_route *bw_exchange_route(const bw_exchange *x);
 const char *bw_exchange_peer(const bw_exchange *x);  /* "127.0.0.1:40000" */
+uint64_t bw_exchange_sent(const bw_exchange *x); /* bytes of body and events given away so far */
 uint64_t bw_exchange_arrived_ns(const bw_exchange *x); /* bw_clock_ns() of the first byte of the request */
 /* The body, lent until the exchange ends; NUL-terminated behind n bytes. */
 const char *bw_exchange_body(const bw_exchange *x, size_t *n);

@@ -154,6 +154,7 @@ struct evbuffer *bw_exchange_refusal(bw_exchange *x)
     set_standing_headers(x, "application/json");
     snprintf(number, sizeof number, "%zu", n);
     set_header(x, "Content-Length", number);
+    x->sent = n;
     if (r->retry_after_s) {
         snprintf(number, sizeof number, "%d", r->retry_after_s);
         set_header(x, "Retry-After", number);
@@ -175,6 +176,11 @@ struct evbuffer *bw_exchange_refusal(bw_exchange *x)
 bw_method bw_exchange_method(const bw_exchange *x)
 {
     return x->method;
+}
+
+uint64_t bw_exchange_sent(const bw_exchange *x)
+{
+    return x->sent;
 }
 
 const char *bw_exchange_path(const bw_exchange *x)
@@ -262,6 +268,7 @@ void bw_exchange_reply(bw_exchange *x, int status, const char *content_type, con
         bw_log(BW_LOG_WARNING, "%s: out of memory for an answer of %zu bytes", bw_exchange_path(x), n);
         close_after(x);
     }
+    x->sent = has_body ? n : 0;
     bw_exchange_log(x, status);
     bw_exchange_discard(x);
     evhttp_send_reply(request, status, bw_http_reason(status), buffer);
@@ -339,6 +346,7 @@ void bw_exchange_send(bw_exchange *x, const char *events, size_t n)
         return;
     if (!x->pending || evbuffer_add(x->pending, events, n))
         bw_log(BW_LOG_WARNING, "%s: out of memory for events of a stream", bw_exchange_path(x));
+    x->sent += n;
     arm_ping(x);
     want_turn(x);
 }

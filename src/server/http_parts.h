@@ -121,6 +121,7 @@ struct bw_exchange {
     bool in_turn, check_drained;
     bw_exchange *next_turn;
     struct evbuffer *pending; /* events of this turn */
+    uint64_t sent;            /* bytes of body and events */
     struct event *ping;
 };
 
