@@ -5,6 +5,7 @@
 #include "server/generation.h"
 #include "server/small_routes.h"
 #include "server/web.h"
+#include "server/web.h"
 
 enum {
     CALL = BW_ROUTE_KEY | BW_ROUTE_JSON | BW_ROUTE_READY,

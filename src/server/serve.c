@@ -86,15 +86,15 @@ static const char *method_name(bw_method method)
     return "-";
 }
 
-/* METHOD PATH STATUS MILLISECONDS ID: no text of anybody's, and nothing a terminal would obey. */
+/* METHOD PATH STATUS BYTES MILLISECONDS ID: no text of anybody's, and nothing a terminal would obey. */
 static void print_access(const serving *s, const bw_exchange *x, int status, double seconds)
 {
     char text[1024], trace[80] = "";
     const char *parent = bw_exchange_header(x, "traceparent"), *path = bw_exchange_path(x);
     if (parent)
         snprintf(trace, sizeof trace, " traceparent=%.60s", parent);
-    snprintf(text, sizeof text, "%s %.300s %d %.1f ms %s%s", method_name(bw_exchange_method(x)), path ? path : "-", status,
-             seconds * 1e3, bw_exchange_id(x), trace);
+    snprintf(text, sizeof text, "%s %.300s %d %llu bytes %.1f ms %s%s", method_name(bw_exchange_method(x)),
+             path && path[0] ? path : "-", status, (unsigned long long)bw_exchange_sent(x), seconds * 1e3, bw_exchange_id(x), trace);
     bw_utf8_one_line(text);
     s->options.print(s->options.print_arg, text);
 }

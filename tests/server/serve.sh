@@ -98,6 +98,7 @@ is tokens_become_text "$(call POST /detokenize "{\"tokens\": $tokens}"):$(json p
 is messages_become_a_prompt "$(call POST /apply-template '{"messages": [{"role": "user", "content": "Hi"}]}'):$(json prompt | head -n 1)" \
     "200:<|im_start|>user"
 is half_a_body_is_refused "$(call POST /tokenize '{"prompt":'):$(json error.code)" 400:invalid_json
+is there_is_a_page "$(call GET /):$(grep -ci '<html' "$work/out")" 200:1
 is an_unknown_path "$(call GET /nothing):$(json error.code)" 404:not_found
 is a_wrong_method "$(call DELETE /health):$(header Allow | grep -c GET)" 405:1
 is what_is_not_served_is_said "$(call POST /v1/embeddings '{}'):$(json error.message | grep -c embeddings)" 404:1
@@ -161,7 +162,7 @@ for part in model address computing memory room drafts cache identity self-test;
     is "the_receipt_has_$part" "$(grep -c "^  $part  *[^ ]" "$work/log")" 1
 done
 is memory_that_was_chosen_is_said "$(grep -c 'note: \(KV\|cache\) memory: .*GiB free' "$work/log")" 2
-is a_request_is_a_line_in_the_log "$(grep -cE '^GET /props 200 .* ms req_' "$work/log")" 1
+is a_request_is_a_line_in_the_log "$(grep -cE '^GET /props 200 [0-9]{4,} bytes [0-9.]+ ms req_' "$work/log")" 1
 
 # ---- signals -----------------------------------------------------------------------------------------
 
