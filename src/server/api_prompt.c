@@ -37,14 +37,13 @@ static bool read_effort(options *o, const bw_api_object *body)
 }
 
 /* The model's own words; where both speak, these win. */
-static bool read_kwargs(options *o, const bw_api_context *context, const bw_text_source *text, const bw_api_object *body)
+static bool read_kwargs(options *o, bw_chat_variant variant, const bw_api_object *body)
 {
     static const char *const known[] = { "enable_thinking", "preserve_thinking", "reasoning_effort", "add_vision_id" };
     static const char *const efforts[] = { "xhigh", "medium", "low" };
     bw_api_object kwargs = { NULL, "chat_template_kwargs", body->err };
     const bw_json *effort;
     bool flag;
-    (void)context;
     if (!bw_api_get(body, "chat_template_kwargs", BW_JSON_OBJECT, &kwargs.json))
         return false;
     if (!kwargs.json)
@@ -53,7 +52,7 @@ static bool read_kwargs(options *o, const bw_api_context *context, const bw_text
     if (!bw_api_get_bool(&kwargs, "enable_thinking", &o->thinking) || !bw_api_get_bool(&kwargs, "preserve_thinking", &flag))
         return false;
     o->preserve = bw_api_member(&kwargs, "preserve_thinking");
-    if (bw_text_source_chat(text) != BW_CHAT_38)
+    if (variant != BW_CHAT_38)
         return true;
     if (!bw_api_get(&kwargs, "reasoning_effort", BW_JSON_STRING, &effort))
         return false;
@@ -67,14 +66,14 @@ static bool read_kwargs(options *o, const bw_api_context *context, const bw_text
     return bw_api_invalid(&kwargs, "reasoning_effort", "found %s, expected xhigh, medium or low", bw_api_quote(effort).text);
 }
 
-static bool read_options(options *o, const bw_api_context *context, const bw_text_source *text, const bw_api_object *body)
+static bool read_options(options *o, bw_chat_variant variant, const bw_api_object *body)
 {
     *o = (options){ .generation_prompt = true, .thinking = true };
     if (!bw_api_get_bool(body, "continue_final_message", &o->continue_final))
         return false;
     o->generation_prompt = !o->continue_final;
     if (!bw_api_get_bool(body, "add_generation_prompt", &o->generation_prompt) || !read_effort(o, body) ||
-        !read_kwargs(o, context, text, body))
+        !read_kwargs(o, variant, body))
         return false;
     return !(o->generation_prompt && o->continue_final) ||
            bw_api_invalid(body, "continue_final_message", "it cannot be true together with add_generation_prompt");
@@ -89,24 +88,27 @@ static void add_flag(bw_bytes *out, const char *name, bool value)
     bw_bytes_add_str(out, value ? "\": true" : "\": false");
 }
 
-/* The request as text/chat.h takes it. */
-static bool write_request(bw_bytes *out, const options *o, const bw_api_tools *tools, const bw_api_context *context,
+bool bw_api_write_request(bw_bytes *out, bw_api_tools *tools, bool *continues, bw_chat_variant variant, bw_late_system late,
                           const bw_api_object *body)
 {
+    options o;
+    if (!bw_api_read_tools(tools, body) || !read_options(&o, variant, body))
+        return false;
+    *continues = o.continue_final;
     bw_bytes_add_str(out, "{\"messages\": ");
-    if (!bw_api_read_messages(out, body, context->late_system))
+    if (!bw_api_read_messages(out, body, late))
         return false;
     if (tools->list) {
         bw_bytes_add_str(out, ", \"tools\": ");
         bw_json_print(out, tools->list);
     }
-    add_flag(out, "add_generation_prompt", o->generation_prompt);
-    add_flag(out, "enable_thinking", o->thinking);
-    if (o->preserve)
-        add_flag(out, "preserve_thinking", o->preserve->is_true);
-    if (o->effort) {
+    add_flag(out, "add_generation_prompt", o.generation_prompt);
+    add_flag(out, "enable_thinking", o.thinking);
+    if (o.preserve)
+        add_flag(out, "preserve_thinking", o.preserve->is_true);
+    if (o.effort) {
         bw_bytes_add_str(out, ", \"reasoning_effort\": \"");
-        bw_bytes_add_str(out, o->effort);
+        bw_bytes_add_str(out, o.effort);
         bw_bytes_add_char(out, '"');
     }
     bw_bytes_add_char(out, '}');
@@ -166,15 +168,17 @@ bool bw_api_read_prompt(bw_chat_prompt *out, bw_api_tools *tools, const bw_api_c
 {
     const bw_text_source *text;
     bw_bytes request = { 0 };
-    options o;
+    bool continues;
     bw_error found;
     *out = (bw_chat_prompt){ 0 };
-    bool ok = bw_api_need_text(&text, context, "messages", body->err) && bw_api_read_tools(tools, body) &&
-              read_options(&o, context, text, body) && write_request(&request, &o, tools, context, body);
-    if (ok && bw_chat_render(out, bw_text_source_chat(text), request.data, request.n, &found))
+    if (!bw_api_need_text(&text, context, "messages", body->err))
+        return false;
+    const bw_chat_variant variant = bw_text_source_chat(text);
+    bool ok = bw_api_write_request(&request, tools, &continues, variant, context->late_system, body);
+    if (ok && bw_chat_render(out, variant, request.data, request.n, &found))
         ok = bw_api_fail_from(body->err, "messages", &found);
     bw_bytes_fini(&request);
-    if (ok && o.continue_final && !open_final(out, body)) {
+    if (ok && continues && !open_final(out, body)) {
         bw_chat_prompt_fini(out);
         ok = false;
     }

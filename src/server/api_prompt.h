@@ -20,6 +20,10 @@ typedef struct bw_api_tools {
 
 bool bw_api_read_tools(bw_api_tools *out, const bw_api_object *body);
 
+/* Adds the conversation as the JSON text that bw_chat_render takes. *continues: continue_final_message. */
+bool bw_api_write_request(bw_bytes *out, bw_api_tools *tools, bool *continues, bw_chat_variant variant, bw_late_system late,
+                          const bw_api_object *body);
+
 /* The rendered conversation; fini with bw_chat_prompt_fini. */
 bool bw_api_read_prompt(bw_chat_prompt *out, bw_api_tools *tools, const bw_api_context *context, const bw_api_object *body);
 

@@ -1,5 +1,8 @@
 /* Bodies of chat completions: what every member means, what is refused and how, which prompt results. */
+#include <pthread.h>
+
 #include "api_fixture.h"
+#include "server/api_prompt.h"
 
 #define HELLO "\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]"
 
@@ -172,6 +175,61 @@ TEST(thinking_is_on_unless_the_request_says_otherwise)
               r.sampling.presence_penalty == want.presence_penalty);
         bw_api_request_fini(&r);
     }
+}
+
+/* What a format of the given variant makes of {HELLO, members}; "" and *err when the members are refused. */
+static const char *render_as(bw_chat_variant variant, const char *members, bw_api_error *err)
+{
+    static char text[8192];
+    char json[2048];
+    bw_api_body body;
+    bw_bytes request = { 0 };
+    bw_api_tools tools;
+    bw_chat_prompt prompt;
+    bw_error bad;
+    bool continues;
+    snprintf(json, sizeof json, "{" HELLO ", %s}", members);
+    check(bw_api_body_open(&body, json, strlen(json), err));
+    text[0] = '\0';
+    if (bw_api_write_request(&request, &tools, &continues, variant, BW_LATE_SYSTEM_JOIN, &(bw_api_object){ body.root, "", err })) {
+        check_ok(bw_chat_render(&prompt, variant, request.data, request.n, &bad), bad);
+        check(prompt.n_bytes < sizeof text);
+        strcpy(text, prompt.text);
+        bw_chat_prompt_fini(&prompt);
+    }
+    bw_bytes_fini(&request);
+    bw_api_body_close(&body);
+    return text;
+}
+
+TEST(effort_reaches_the_formats_that_know_it)
+{
+    static const struct {
+        const char *members, *says; /* NULL: nothing about effort */
+    } cases[] = {
+        { "\"n\": 1", "set to xhigh" },
+        { "\"reasoning_effort\": \"minimal\"", "set to low" },
+        { "\"reasoning_effort\": \"low\"", "set to low" },
+        { "\"reasoning_effort\": \"medium\"", NULL },
+        { "\"reasoning_effort\": \"high\"", "set to xhigh" },
+        { "\"reasoning_effort\": \"max\"", "set to xhigh" },
+        { "\"reasoning_effort\": \"none\"", NULL },
+        { "\"reasoning_effort\": \"high\", \"chat_template_kwargs\": {\"reasoning_effort\": \"low\"}", "set to low" },
+    };
+    bw_api_error err;
+    for (size_t i = 0; i < BW_COUNT(cases); i++) {
+        const char *text = render_as(BW_CHAT_38, cases[i].members, &err);
+        check_that(text[0] && (cases[i].says ? strstr(text, cases[i].says) : text) && !strstr(text, "effort") == !cases[i].says,
+                   "%s\n    gives\n%s", cases[i].members, text);
+        text = render_as(BW_CHAT_36, cases[i].members, &err);
+        check_that(text[0] && !strstr(text, "effort"), "%s\n    gives\n%s", cases[i].members, text);
+    }
+    const char *odd = "\"chat_template_kwargs\": {\"reasoning_effort\": \"huge\"}";
+    check(render_as(BW_CHAT_36, odd, &err)[0]);
+    check_str(render_as(BW_CHAT_38, odd, &err), "");
+    check_str(err.param, "chat_template_kwargs.reasoning_effort");
+    check_str(render_as(BW_CHAT_38, "\"chat_template_kwargs\": {\"reasoning_effort\": 1}", &err), "");
+    check_str(err.code, "invalid_type");
 }
 
 TEST(old_reasoning_is_kept_where_the_request_asks_for_it)
@@ -645,6 +703,36 @@ TEST(unknown_members_are_ignored_and_named_once)
     check(n_lines > 100 && n_lines < 300);
 }
 
+/* Reads bodies that log, draw seeds and are refused, and returns how many came out wrong. */
+static void *read_many(void *arg)
+{
+    long wrong = 0;
+    (void)arg;
+    for (int i = 0; i < 200; i++) {
+        char body[256];
+        bw_api_request r;
+        bw_api_error err;
+        snprintf(body, sizeof body, "{" HELLO ", \"from_a_thread_%d\": 1, \"n\": %d}", i, i % 20);
+        const bool ok = bw_api_read_chat(&r, api_context(), body, strlen(body), &err);
+        wrong += ok != (i % 20 >= 1 && i % 20 <= 16) || (ok && r.n != i % 20) || (!ok && strcmp(err.param, "n") != 0);
+        bw_api_request_fini(&r);
+    }
+    return (void *)wrong;
+}
+
+TEST(several_threads_read_at_once)
+{
+    pthread_t threads[4];
+    api_context();
+    for (size_t i = 0; i < BW_COUNT(threads); i++)
+        check(pthread_create(&threads[i], NULL, read_many, NULL) == 0);
+    for (size_t i = 0; i < BW_COUNT(threads); i++) {
+        void *wrong;
+        check(pthread_join(threads[i], &wrong) == 0);
+        check_int((long)wrong, 0);
+    }
+}
+
 TEST(reading_survives_every_allocation_failing)
 {
     api_survives_failing_memory(
@@ -660,7 +748,8 @@ TESTS_MAIN(ENTRY(an_ordinary_request_gives_the_prompt_of_the_chat_format),
            ENTRY(a_late_system_message_is_an_error_where_the_operator_says_so),
            ENTRY(a_tool_loop_gives_the_prompt_of_the_chat_format), ENTRY(without_a_choice_of_tools_their_calls_are_not_looked_for),
            ENTRY(a_message_cannot_contain_the_formats_own_tokens), ENTRY(marks_are_the_end_of_the_system_turn_and_the_last_turns_begin),
-           ENTRY(thinking_is_on_unless_the_request_says_otherwise), ENTRY(old_reasoning_is_kept_where_the_request_asks_for_it),
+           ENTRY(thinking_is_on_unless_the_request_says_otherwise), ENTRY(effort_reaches_the_formats_that_know_it),
+           ENTRY(old_reasoning_is_kept_where_the_request_asks_for_it),
            ENTRY(a_final_message_can_be_continued), ENTRY(members_that_are_absent_or_null_have_their_defaults),
            ENTRY(every_member_arrives), ENTRY(limits_and_budgets_follow_the_context_and_the_thinking),
            ENTRY(the_operator_may_choose_the_defaults_of_openai), ENTRY(salts_are_told_apart_and_none_is_like_no_salt),
@@ -668,4 +757,5 @@ TESTS_MAIN(ENTRY(an_ordinary_request_gives_the_prompt_of_the_chat_format),
            ENTRY(messages_are_refused_with_their_path), ENTRY(what_is_no_json_object_is_refused_with_the_byte),
            ENTRY(bodies_that_would_cost_too_much_are_refused_before_they_are_read),
            ENTRY(a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for), ENTRY(a_model_that_is_not_here_is_not_found),
-           ENTRY(unknown_members_are_ignored_and_named_once), ENTRY(reading_survives_every_allocation_failing))
+           ENTRY(unknown_members_are_ignored_and_named_once),
+           ENTRY(several_threads_read_at_once), ENTRY(reading_survives_every_allocation_failing))

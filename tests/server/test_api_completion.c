@@ -170,6 +170,43 @@ TEST(a_prompt_and_one_token_must_fit_the_context)
     }
 }
 
+TEST(a_model_without_a_tokenizer_takes_ids_alone)
+{
+    bw_model *model;
+    bw_error err;
+    const bw_model_options options = { .n_threads = 1, .no_read_ahead = true };
+    check_ok(bw_model_open(&model, repo_path("tests/golden/dense-r2"), &options, &err), err);
+    check(!bw_model_get_info(model)->has_text);
+    bw_api_context context = *api_context();
+    context.model = model;
+    static const struct {
+        api_reader read;
+        const char *body, *param; /* NULL: taken */
+    } cases[] = {
+        { bw_api_read_completion, "{\"prompt\": [1, 2, 3]}", NULL },
+        { bw_api_read_completion, "{\"prompt\": \"x\"}", "prompt" },
+        { bw_api_read_completion, "{\"prompt\": [[1], [2]], \"suffix\": \"x\"}", "suffix" },
+        { bw_api_read_chat, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", "messages" },
+    };
+    for (size_t i = 0; i < BW_COUNT(cases); i++) {
+        bw_api_request r;
+        bw_api_error found;
+        const bool ok = cases[i].read(&r, &context, cases[i].body, strlen(cases[i].body), &found);
+        check_that(ok == !cases[i].param, "%s", cases[i].body);
+        if (!ok) {
+            check_str(found.code, "unsupported_parameter");
+            check_str(found.param, cases[i].param);
+        }
+        bw_api_request_fini(&r);
+    }
+    char *answer;
+    bw_api_error found;
+    check(!bw_api_tokenize(&answer, &context, "{\"prompt\": \"x\"}", 15, &found));
+    check(!bw_api_detokenize(&answer, &context, "{\"tokens\": [1]}", 15, &found));
+    check_str(found.param, "tokens");
+    bw_model_close(model);
+}
+
 TEST(too_many_prompts_are_refused)
 {
     char *body = malloc(20000), *p = body;
@@ -192,5 +229,5 @@ TEST(reading_survives_every_allocation_failing)
 TESTS_MAIN(ENTRY(a_prompt_is_text_ids_or_several_of_either), ENTRY(special_tokens_are_matched_in_the_text_of_a_prompt),
            ENTRY(members_have_the_defaults_of_completions), ENTRY(members_arrive),
            ENTRY(the_middle_is_asked_for_with_the_models_own_markers), ENTRY(bodies_are_refused_with_status_code_and_param),
-           ENTRY(a_prompt_and_one_token_must_fit_the_context), ENTRY(too_many_prompts_are_refused),
+           ENTRY(a_prompt_and_one_token_must_fit_the_context), ENTRY(a_model_without_a_tokenizer_takes_ids_alone), ENTRY(too_many_prompts_are_refused),
            ENTRY(reading_survives_every_allocation_failing))
