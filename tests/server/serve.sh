@@ -45,6 +45,18 @@ call() {
     sed '1,/^\r$/d' "$work/answer" >"$work/out"
     sed -n '1s/^HTTP\/1.1 \([0-9]*\).*/\1/p' "$work/head"
 }
+# The same beside a call that runs: its files have other names, and it prints the body.
+call2() {
+    local body=${3:-}
+    {
+        exec 5<>"/dev/tcp/127.0.0.1/$port"
+        printf '%s %s HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
+            "$1" "$2" "${#body}" "$body" >&5
+        timeout 100 cat <&5 >"$work/answer2"
+        exec 5>&-
+    } 2>/dev/null
+    sed '1,/^\r$/d' "$work/answer2"
+}
 header() { sed -n "s/^$1: //Ip" "$work/head"; }
 # stop NAME SIGNAL WANT: the exit status, and how long it took is in $took
 stop() {
@@ -196,6 +208,28 @@ is while_draining_nobody_is_let_in "$(call GET /health)" refused
 stop a_second_signal_ends_it_at_once TERM 0
 is and_that_is_quick "$((took < 10000))" 1
 wait $reader
+
+# One sequence, one place to wait.
+start $lamb --no-self-test --max-seqs 1 --max-waiting 1
+ready
+stream running 30000
+first=$reader
+is with_every_slot_taken_a_prober_may_ask_for_a_failure "$(call GET '/slots?fail_on_no_slot=1'):$(json error.code)" 503:no_slot
+call POST /v1/completions '{"prompt": "Once", "max_tokens": 1}' >"$work/waited" &
+waiter=$!
+for _ in {1..200}; do
+    load=$(call2 GET /load)
+    [ "$load" = '{"server_load":2}' ] && break
+    sleep 0.02
+done
+is one_runs_and_one_waits "$load" '{"server_load":2}'
+is the_next_one_is_refused "$(call2 POST /v1/completions '{"prompt": "Twice", "max_tokens": 1}' | "$json_get" error.code)" queue_full
+is and_told_when_to_come_back "$(sed -n 's/^Retry-After: \([0-9]*\)\r*$/\1/Ip' "$work/answer2" | grep -cE '^([1-9]|[1-5][0-9]|60)$')" 1
+kill $first
+wait $waiter
+is who_waits_is_served_when_the_first_leaves "$(cat "$work/waited")" 200
+is refusals_are_counted "$(call GET /metrics):$(grep -c '^bellwether_requests_rejected_total{.*queue_full.*} 1$' "$work/out")" 200:1
+stop a_server_with_a_queue_ends_well TERM 0
 
 start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache
 stop a_server_that_loads_ends_at_once INT 0

@@ -1,11 +1,13 @@
 /* What a server decides before it serves: how memory is shared out, whom it tells. */
 #include "lib/check.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "server/memory_choice.h"
 #include "server/notify.h"
 #include "server/serve.h"
@@ -154,9 +156,90 @@ TEST(without_keys_only_this_machine_is_listened_to)
     check_error(bw_serve(&o, &err), BW_E_IO, err, "models/none");
 }
 
+/* ---- a whole life ---------------------------------------------------------------------------- */
+
+/* Somebody reads the receipt, and stops the server as soon as it is there. */
+typedef struct starter {
+    int n_lines;
+    bool self_test;
+} starter;
+
+static void read_receipt(void *arg, const char *line)
+{
+    starter *s = arg;
+    s->n_lines++;
+    s->self_test |= strstr(line, "self-test  not run") != NULL;
+    if (strstr(line, "self-test"))
+        raise(SIGTERM);
+}
+
+static bw_serve_options lamb_options(starter *s)
+{
+    bw_serve_options o = bw_serve_defaults();
+    o.model_path = repo_path("models/lamb");
+    o.model.n_threads = 1;
+    o.http.port = 0;
+    o.engine.context = 256;
+    o.engine.max_seqs = 2;
+    o.kv_given = o.cache_given = true;
+    o.engine.kv_memory = 8 << 20;
+    o.engine.cache_memory = 8 << 20;
+    o.no_self_test = true;
+    o.print = read_receipt;
+    o.print_arg = s;
+    return o;
+}
+
+TEST(a_server_tells_its_manager_when_it_is_ready_and_when_it_stops)
+{
+    char path[100], said[2000] = "";
+    bw_error err;
+    starter s = { 0 };
+    snprintf(path, sizeof path, "%s/manager", temp_dir());
+    const int fd = listen_at(path);
+    const bw_serve_options o = lamb_options(&s);
+    setenv("NOTIFY_SOCKET", path, 1);
+    check_ok(bw_serve(&o, &err), err);
+    unsetenv("NOTIFY_SOCKET");
+    for (size_t n = 0; n < sizeof said - 1;) {
+        const ssize_t got = recv(fd, said + n, sizeof said - 2 - n, MSG_DONTWAIT);
+        if (got < 0)
+            break;
+        n += (size_t)got;
+        said[n++] = ';';
+    }
+    close(fd);
+    const char *loading = strstr(said, "STATUS=loading"), *ready = strstr(said, "READY=1\nSTATUS=serving on http://127.0.0.1:");
+    const char *stopping = strstr(said, "STOPPING=1");
+    check_that(loading && ready && stopping && loading < ready && ready < stopping, "it said: %s", said);
+    check(s.n_lines >= 9 && s.self_test);
+}
+
+/* Of the thousands of allocations of a start, those at a growing distance: what fails says so, what
+ * does not serves and ends. */
+TEST(a_start_survives_failed_allocations)
+{
+    int n_failed = 0, n_served = 0;
+    for (long n = 1; n < 100000; n += 1 + n / 4) {
+        bw_error err = { 0 };
+        starter s = { 0 };
+        const bw_serve_options o = lamb_options(&s);
+        bw_mem_fail_at(n);
+        const bw_status st = bw_serve(&o, &err);
+        const bool failed = bw_mem_fail_at(0);
+        check_that(st == BW_OK || (failed && st == BW_E_MEMORY), "allocation %ld: %s: %s", n, bw_status_name(st), err.message);
+        n_failed += st != BW_OK;
+        n_served += st == BW_OK;
+        if (!failed)
+            break;
+    }
+    check(n_failed > 10 && n_served >= 1);
+}
+
 TESTS_MAIN(ENTRY(with_plenty_of_memory_every_sequence_gets_a_full_context),
            ENTRY(what_is_chosen_fits_beside_weights_scratch_and_headroom),
            ENTRY(where_memory_is_short_there_are_fewer_sequences_but_one_full_context), ENTRY(what_was_given_is_not_changed),
            ENTRY(where_nothing_says_what_is_free_everything_is_given), ENTRY(the_service_manager_gets_the_datagram),
            ENTRY(without_a_service_manager_nothing_is_sent), ENTRY(the_watchdog_is_due_twice_in_its_time),
-           ENTRY(without_keys_only_this_machine_is_listened_to))
+           ENTRY(without_keys_only_this_machine_is_listened_to),
+           ENTRY(a_server_tells_its_manager_when_it_is_ready_and_when_it_stops), ENTRY(a_start_survives_failed_allocations))
