@@ -381,7 +381,7 @@ void bw_exchange_end(bw_exchange *x, bool close)
         return;
     struct evhttp_request *request = x->request;
     flush(x);
-    if (close)
+    if (close || x->http->ready == BW_DRAINING || x->conn->flooded)
         close_after(x);
     bw_exchange_log(x, 200);
     bw_exchange_discard(x);

@@ -10,6 +10,7 @@
 #include <openssl/crypto.h>
 
 #include "base/status.h"
+#include "base/utf8.h"
 
 /* One trailing slash does not count. */
 static bool same_path(const char *path, const char *pattern)
@@ -56,6 +57,7 @@ void bw_exchange_refuse(bw_exchange *x, int status, const char *code, int retry_
     va_start(args, format);
     vsnprintf(x->refusal.message, sizeof x->refusal.message, format, args);
     va_end(args);
+    bw_utf8_one_line(x->refusal.message); /* it may quote the client */
 }
 
 static void list_methods(unsigned methods, char out[64])
