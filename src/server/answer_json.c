@@ -167,6 +167,7 @@ static void add_timings(bw_bytes *out, const bw_answer_figures *f)
     add_rate(out, ",\"predicted_per_second\":", f->completion_tokens, f->predicted_s);
     field(out, ",\"draft_n\":", f->drafted);
     field(out, ",\"draft_n_accepted\":", f->accepted);
+    field(out, ",\"draft_verifies\":", f->verifies);
     add_ms(out, ",\"queue_ms\":", f->queue_s);
     add(out, ",\"draft_accepted_per_position\":[");
     for (int i = 0; i < f->n_positions; i++) {

@@ -144,8 +144,8 @@ TEST(usage_counts_a_prompt_once_and_every_choice)
               "\"prompt_tokens_details\":{\"cached_tokens\":64},\"completion_tokens_details\":{\"reasoning_tokens\":4,"
               "\"accepted_prediction_tokens\":8,\"rejected_prediction_tokens\":8}},"
               "\"timings\":{\"cache_n\":64,\"prompt_n\":36,\"prompt_ms\":500.0,\"prompt_per_second\":72.0,\"predicted_n\":15,"
-              "\"predicted_ms\":250.0,\"predicted_per_second\":60.0,\"draft_n\":16,\"draft_n_accepted\":8,\"queue_ms\":2.0,"
-              "\"draft_accepted_per_position\":[6,2],\"seed\":9,\"cache_miss\":\"text differs at token 70\"}}\n\n");
+              "\"predicted_ms\":250.0,\"predicted_per_second\":60.0,\"draft_n\":16,\"draft_n_accepted\":8,"
+              "\"draft_verifies\":8,\"queue_ms\":2.0,\"draft_accepted_per_position\":[6,2],\"seed\":9,\"cache_miss\":\"text differs at token 70\"}}\n\n");
 }
 
 TEST(usage_without_drafts_says_nothing_of_them)
