@@ -1,5 +1,5 @@
 // mock_server.mjs - a stand-in for the server: the page's own files, and the routes it uses, as
-// docs/server.md has them. For the page's tests, and to work on the page without a model:
+// docs/serving.md has them. For the page's tests, and to work on the page without a model:
 //
 //     node tests/web/mock_server.mjs [PORT]
 //
@@ -60,6 +60,7 @@ const scenes = {
   broken: { text: answerText, errorAfter: 20 },
   evil: { text: evilText },
   plain: { text: answerText },
+  short: { text: 'Yes, it does.' },
   loop: { text: loopText, stopReason: 'loop' },
   slow: { text: answerText.repeat(8), thought: thoughtText.repeat(4), stepMs: 60 },
   endless: { text: answerText.repeat(200), stepMs: 20 },
@@ -204,7 +205,7 @@ class Mock {
     if (isGone()) return undefined;
     const seconds = (Date.now() - started) / 1000;
     const timings = { cache_n: cached, prompt_n: prompt - cached, prompt_ms: 110, predicted_n: counts.tokens, predicted_ms: 1000 * seconds,
-      predicted_per_second: counts.tokens / seconds, draft_n: counts.drafted, draft_n_accepted: sum(counts.accepted),
+      predicted_per_second: counts.tokens / seconds, draft_n: counts.drafted, draft_n_accepted: sum(counts.accepted), draft_verifies: counts.verifies,
       draft_accepted_per_position: counts.accepted, queue_ms: 0.4, seed: 42, cache_miss: cached ? null : `text differs at token ${Math.min(7, prompt)}` };
     response.end(event([{ index: 0, delta: {}, logprobs: null, finish_reason: 'stop', stop_reason: scene.stopReason ?? null }])
       + event([], { usage: usage(), timings }) + 'data: [DONE]\n\n');

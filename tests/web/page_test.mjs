@@ -227,6 +227,14 @@ test('the_strip_shows_acceptance_cache_queue_and_context', async ({ page }) => {
   check((await page.locator('.chart').boundingBox()).height > 80, 'the chart did not grow');
 });
 
+test('a_short_answer_has_a_curve_too', async ({ page }) => {
+  await askAndWait(page, 'short');
+  await page.waitForTimeout(100);
+  const drawn = await page.locator('.chart canvas').evaluate((canvas) =>
+    canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0));
+  check(drawn, 'the chart is empty');
+});
+
 test('a_miss_is_explained', async ({ page }) => {
   await askAndWait(page, 'plain');
   check(/^text differs at token \d+$/.test(await text(page, '.cache .note')), `it says ${await text(page, '.cache .note')}`);
@@ -332,6 +340,16 @@ test('conversations_survive_a_reload', async ({ page }) => {
   await page.click('#chats .chat');
   equal(await page.locator('article').count(), 2, 'messages');
   check(/\d tokens/.test(await text(page, '.facts')), 'the figures are gone');
+});
+
+test('an_answer_cut_by_a_reload_says_so', async ({ page }) => {
+  await ask(page, 'endless');
+  await page.waitForTimeout(2500);
+  await page.reload();
+  await settled(page);
+  await page.click('#chats .chat');
+  equal(await text(page, '.notice'), 'The page was closed before this answer was complete.', 'what the message says');
+  check((await text(page, '.answer')).length > 20, 'what had come is gone');
 });
 
 test('a_deleted_conversation_can_be_taken_back', async ({ page }) => {

@@ -38,22 +38,36 @@ export class Answer {
     this.controller = new AbortController();
     this.meter = new Meter();
     this.thinkingSince = 0;
-    message.notice = { kind: 'wait', text: 'Waiting for the first token' };
+    this.#wait();
   }
 
   stop() {
     this.controller.abort();
   }
 
+  /** The time is told, since a long prompt takes a while. */
+  #wait() {
+    const seconds = Math.floor((performance.now() - this.meter.start) / 1000);
+    this.message.notice = { kind: 'wait', text: `Waiting for the first token${seconds ? `, ${seconds} s` : ''}`, first: true };
+  }
+
+  #tick() {
+    if (!this.message.notice?.first) return;
+    this.#wait();
+    this.hooks.changed(this);
+  }
+
   /** Ends when the answer is over, however it ended; never throws. */
   async run() {
     const request = requestOf(this.chat.messages.slice(0, -1));
+    const ticking = setInterval(() => this.#tick(), 1000);
     try {
       while (!(await this.#attempt(request)));
     } catch (error) {
       if (error.name !== 'AbortError') throw error;
       this.message.notice = { kind: 'end', text: 'Stopped.' };
     } finally {
+      clearInterval(ticking);
       this.#thinkingTime();
       this.message.figures = this.meter.end();
       this.hooks.changed(this);
@@ -63,6 +77,7 @@ export class Answer {
   /** False: to be tried again. */
   async #attempt(request) {
     this.meter = new Meter();
+    this.#wait();
     try {
       for await (const chunk of streamChat(request, this.controller.signal)) this.#take(chunk);
       return true;
@@ -113,8 +128,6 @@ export class Answer {
       this.hooks.changed(this);
       await pause(1000, this.controller.signal);
     }
-    this.message.notice = { kind: 'wait', text: 'Trying again' };
-    this.hooks.changed(this);
     return true;
   }
 

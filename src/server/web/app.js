@@ -32,10 +32,17 @@ function openChat(chat) {
   input.focus();
 }
 
-/** Buttons of a notice hold functions, which storage does not take; live notices mean nothing later. */
+const interrupted = { kind: 'end', text: 'The page was closed before this answer was complete.' };
+
+/** As storage keeps it: notices without their buttons, and an answer on its way as if the page closed now. */
 function storable(chat) {
-  return { ...chat, messages: chat.messages.map(({ notice, ...message }) =>
-    (notice && notice.kind !== 'wait' ? { ...message, notice: { kind: notice.kind, text: notice.text } } : message)) };
+  const live = answers.get(chat)?.message;
+  const messages = chat.messages.map((message) => {
+    const { notice, ...rest } = message;
+    if (message === live) return { ...rest, notice: interrupted };
+    return notice ? { ...rest, notice: { kind: notice.kind, text: notice.text } } : rest;
+  });
+  return { ...chat, messages };
 }
 
 async function save(chat) {
@@ -204,7 +211,8 @@ function showBanner() {
 }
 
 function showImageButton() {
-  const why = server.state === 'ready' ? 'This server runs without vision.' : 'The server is not ready yet.';
+  const ready = server.vision ? 'This page cannot send images.' : 'This server runs without vision.';
+  const why = server.state === 'ready' ? ready : 'The server is not ready yet.';
   byId('image').title = why;
   byId('image').setAttribute('aria-description', why);
 }

@@ -43,6 +43,10 @@ export class Meter {
   #sample(now) {
     this.sampledAt = now;
     const [seconds, speeds] = this.figures.series;
+    if (!seconds.length) { // the curve begins with the first token
+      seconds.push(0);
+      speeds.push(Math.round(10 * this.figures.perSecond) / 10);
+    }
     seconds.push(Math.round((now - this.firstAt) / 10) / 100);
     speeds.push(Math.round(10 * this.figures.perSecond) / 10);
   }
@@ -76,6 +80,11 @@ export class Meter {
   /** The answer is over: what message.figures keeps. */
   end() {
     this.figures.live = false;
+    const { series, perSecond } = this.figures;
+    if (!series[0].length && perSecond) { // too short for a curve: a level line
+      series[0].push(0, this.tokens / perSecond);
+      series[1].push(perSecond, perSecond);
+    }
     return this.figures;
   }
 }

@@ -14,6 +14,7 @@ const numbers = [
   { name: 'repetition_penalty', label: 'Repetition penalty', min: 0.01, max: 100, step: 'any' },
   { name: 'seed', label: 'Seed', min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, plain: 'random' },
   { name: 'max_tokens', label: 'Max tokens', min: 1, max: 10000000, step: 1, plain: 'no limit' },
+  { name: 'thinking_token_budget', label: 'Thinking budget', min: 0, max: 10000000, step: 1, plain: 'no limit', hint: 'tokens' },
 ];
 
 /** What a request carries of the settings. */

@@ -82,12 +82,22 @@ export function exportText(chats) {
 
 const text = (value) => (typeof value === 'string' ? value : '');
 
+const areNumbers = (list) => Array.isArray(list) && list.every(Number.isFinite);
+
+function importedFigures(figures) {
+  const out = Object.fromEntries(Object.entries(figures).filter(([, value]) => Number.isFinite(value)));
+  const [seconds, speeds] = Array.isArray(figures.series) ? figures.series : [];
+  const isCurve = areNumbers(seconds) && areNumbers(speeds) && seconds.length === speeds.length;
+  return { ...out, miss: text(figures.miss), byPosition: areNumbers(figures.byPosition) ? figures.byPosition : [],
+    series: isCurve ? [seconds, speeds] : [[], []] };
+}
+
 function importedMessage(message) {
   if (message?.role === 'user') return { role: 'user', content: text(message.content) };
   if (message?.role !== 'assistant') throw new Error(`it has a message with the role ${JSON.stringify(message?.role)}`);
   const out = { role: 'assistant', content: text(message.content), reasoning: text(message.reasoning) };
   if (Number.isFinite(message.thinkMs)) out.thinkMs = message.thinkMs;
-  if (message.figures && typeof message.figures === 'object') out.figures = message.figures;
+  if (message.figures && typeof message.figures === 'object') out.figures = importedFigures(message.figures);
   return out;
 }
 

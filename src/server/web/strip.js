@@ -94,7 +94,7 @@ export class Strip {
     this.chart.show(figures.series ?? [[], []]);
     this.#showAcceptance(figures, byPosition);
     this.#showCache(figures);
-    put(this.first, duration(figures.ttftMs), figures.queueMs >= 1 ? `${duration(figures.queueMs)} queued` : '');
+    put(this.first, duration(figures.ttftMs), figures.queueMs >= 10 ? `${duration(figures.queueMs)} queued` : '');
     const known = server.running !== null;
     put(this.queue, known ? `${count(server.running)} running` : '–', known ? `${count(server.waiting ?? 0)} waiting` : '');
     this.#showContext(figures, server);
