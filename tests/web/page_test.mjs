@@ -406,6 +406,11 @@ test('the_end_is_followed_only_by_those_who_are_there', async ({ page }) => {
   await page.click('[aria-label="Go to the end"]');
   await page.waitForTimeout(300);
   check(await gap() < 5, 'the end is not in sight after the button');
+  await page.keyboard.press('Escape');
+  await answered(page);
+  await askAndWait(page, 'cut');
+  await page.waitForTimeout(100);
+  check(await gap() < 5, 'the end is not in sight when the answer is over');
 });
 
 test('nothing_jumps_while_an_answer_streams', async ({ page }) => {

@@ -116,15 +116,19 @@ export class MessageList {
     Object.assign(this, { scroller, list, toEnd, actions });
     this.views = new Map();
     this.follow = true; // the reader is at the end, so it stays in sight
+    this.lastTop = 0;
     scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
     toEnd.addEventListener('click', () => { this.scrollToEnd(); scroller.focus(); });
     new ResizeObserver(() => this.#keepEnd()).observe(list);
     new ResizeObserver(() => this.#keepEnd()).observe(scroller);
   }
 
+  /** Only a way up is the reader's: text may have grown between our own scrolling and its event. */
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    this.follow = scrollHeight - scrollTop - clientHeight < nearEnd;
+    if (scrollHeight - scrollTop - clientHeight < nearEnd) this.follow = true;
+    else if (scrollTop < this.lastTop) this.follow = false;
+    this.lastTop = scrollTop;
     this.toEnd.hidden = this.follow;
   }
 

@@ -14,7 +14,7 @@ const numbers = [
   { name: 'repetition_penalty', label: 'Repetition penalty', min: 0.01, max: 100, step: 'any' },
   { name: 'seed', label: 'Seed', min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, plain: 'random' },
   { name: 'max_tokens', label: 'Max tokens', min: 1, max: 10000000, step: 1, plain: 'no limit' },
-  { name: 'thinking_token_budget', label: 'Thinking budget', min: 0, max: 10000000, step: 1, plain: 'no limit', hint: 'tokens' },
+  { name: 'thinking_token_budget', label: 'Thinking budget', min: 0, max: 10000000, step: 1, plain: 'no limit' },
 ];
 
 /** What a request carries of the settings. */
@@ -68,7 +68,7 @@ function serverFacts(server) {
 
 /** Opens the settings; saved: called after they were changed. */
 export function openSettings(dialog, server, saved) {
-  const area = el('textarea', { name: 'system', rows: 4, placeholder: 'None' });
+  const area = el('textarea', { name: 'system', rows: 3, placeholder: 'None' });
   area.value = get('settings').system ?? '';
   const key = el('input', { type: 'password', name: 'key', autocomplete: 'off', placeholder: 'None', value: get('key') || null });
   const form = el('form', {},

@@ -31,7 +31,7 @@ class SpeedChart {
       padding: axes ? [8, 8, 0, 0] : [2, 1, 2, 1],
       legend: { show: false },
       cursor: { show: false },
-      scales: { x: { time: false, range: (plot, low, high) => [0, Math.max(1, high)] }, y: { range: (plot, low, high) => [0, Math.max(1, high * 1.1)] } },
+      scales: { x: { time: false, range: (plot, low, high) => [0, high || 1] }, y: { range: (plot, low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [{ ...axis, size: 24, space: 70, values: (plot, ticks) => ticks.map((t) => `${t} s`) }, { ...axis, size: 40 }],
       series: [{}, { stroke: css('--accent'), fill: css('--accent-soft'), width: 1.5, points: { show: false } }],
     }, this.data, this.box);
