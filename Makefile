@@ -65,10 +65,10 @@ endif
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-WEB_FILES := $(sort $(shell find src/server/web -type f ! -name '*.md'))
+WEB_FILES := $(filter-out %.md,$(sort $(wildcard src/server/web/*.* src/server/web/vendor/*.*)))
 SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.sh))
 
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(if $(WEB_FILES),$(BUILD)/web_files.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
@@ -107,10 +107,11 @@ help:
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
-# What was built with other flags, or from other files, is stale: two stamps, rewritten on a change.
+# What was built with other flags, or from other files, is stale: three stamps, rewritten on a change.
 $(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL)
-$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC) $(WEB_FILES)
-$(BUILD)/flags $(BUILD)/sources: FORCE
+$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC)
+$(BUILD)/page: STAMP = $(WEB_FILES)
+$(BUILD)/flags $(BUILD)/sources $(BUILD)/page: FORCE
 	@mkdir -p $(@D)
 	@now='$(subst ','\'',$(STAMP))'; [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$now" >$@
 .PHONY: FORCE
@@ -124,7 +125,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 
 # The web page travels inside the library: its files become one C file.
-$(BUILD)/web_files.c: tools/embed $(WEB_FILES) $(BUILD)/sources
+$(BUILD)/web_files.c: tools/embed $(WEB_FILES) $(BUILD)/page
 	$(say) WEB $@
 	$(Q)tools/embed src/server/web $(WEB_FILES) >$@.new && mv $@.new $@
 $(BUILD)/web_files.o: $(BUILD)/web_files.c $(BUILD)/flags

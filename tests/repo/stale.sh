@@ -3,6 +3,7 @@
 # on a library of two small files.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
+root=$PWD
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
 unset MAKEFLAGS MAKELEVEL MAKEOVERRIDES BUILD CFLAGS OPT V
 failed=0
@@ -32,6 +33,23 @@ if [ "$(ar t $library | sort | tr '\n' ' ')" = 'one.o three.o ' ]; then
     echo 'ok a_removed_file_leaves_the_archive'
 else
     echo "not ok a_removed_file_leaves_the_archive: it holds $(ar t $library | tr '\n' ' ')"
+    failed=1
+fi
+
+# The web page is a source like any other.
+mkdir -p src/server/web tools include
+cp "$root/tools/embed" tools && cp "$root"/src/server/{web,http}.h src/server && cp "$root/include/bellwether.h" include
+echo '<p>one' >src/server/web/index.html
+builds a_page_is_built 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+builds the_same_page_builds_nothing '' OPT=-O1
+sleep 0.01 && echo '<p>two' >src/server/web/index.html
+builds a_changed_page_is_built_again 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+echo 'p {}' >src/server/web/style.css
+builds a_new_file_of_the_page_is_built 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+if grep -qa '<p>two' build/web_files.o && ! grep -qa '<p>one' build/web_files.o; then
+    echo 'ok the_page_in_the_library_is_the_last_one'
+else
+    echo 'not ok the_page_in_the_library_is_the_last_one'
     failed=1
 fi
 exit $failed
