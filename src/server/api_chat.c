@@ -107,7 +107,7 @@ static bool read_prompt(bw_api_request *out, const bw_api_context *context, cons
     bool ok = out->prompts ? keep_tools(out, &tools, body->err) : bw_api_fail_memory(body->err);
     if (ok) {
         out->n_prompts = 1;
-        ok = bw_api_read_sampling(out, context, body) && bw_api_encode_prompt(out->prompts, context, &prompt, body->err) &&
+        ok = bw_api_read_sampling(out, context, body) && bw_api_encode_prompt(out->prompts, context, &prompt, true, body->err) &&
              bw_api_check_context(context, out->prompts->n_ids, -1, "messages", body->err);
     }
     if (ok)

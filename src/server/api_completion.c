@@ -47,7 +47,7 @@ static bool read_one(bw_api_prompt *out, const bw_api_context *context, const bw
     if (prompt->kind != BW_JSON_STRING)
         return bw_api_wrong_type(body, path, prompt, "text or an array of token ids");
     return bw_api_need_text(&text, context, path, body->err) &&
-           bw_api_encode_text(out, context, prompt->text, prompt->n_bytes, true, path, body->err);
+           bw_api_encode_text(out, context, prompt->text, prompt->n_bytes, true, true, path, body->err);
 }
 
 /* One text, several, the ids of one, those of several. */
@@ -138,7 +138,7 @@ static bool read_suffix(bw_api_request *out, const bw_api_context *context, cons
     if (out->echo)
         return bw_api_invalid(body, "suffix", "it cannot stand together with echo");
     if (!find_markers(&m, context, body) ||
-        !bw_api_encode_text(&suffix, context, text->text, text->n_bytes, true, "suffix", body->err))
+        !bw_api_encode_text(&suffix, context, text->text, text->n_bytes, true, true, "suffix", body->err))
         return false;
     bool ok = true;
     for (int i = 0; i < out->n_prompts && ok; i++)

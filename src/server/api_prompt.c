@@ -197,12 +197,12 @@ bool bw_api_check_context(const bw_api_context *context, int n_prompt, int max_t
                        context->context, n_prompt, param, param);
 }
 
-bool bw_api_check_text(const bw_api_context *context, size_t n_bytes, const char *param, bw_api_error *err)
+/* Refuses texts that are too long whatever their tokens are. */
+static bool check_bytes(const bw_api_context *context, const bw_tokenizer *tokenizer, size_t n_bytes, const char *param,
+                        bw_api_error *err)
 {
     enum { NFC_SHRINKS = 4 }; /* composed text has at least a third of the bytes */
-    const bw_text_source *text = bw_model_text(context->model);
-    const size_t longest = bw_tokenizer_longest(bw_text_source_tokenizer(text));
-    const uint64_t most = (uint64_t)context->context * longest * NFC_SHRINKS;
+    const uint64_t most = (uint64_t)context->context * bw_tokenizer_longest(tokenizer) * NFC_SHRINKS;
     if (n_bytes <= most && n_bytes <= BW_MAX_TEXT_BYTES)
         return true;
     return bw_api_fail(err, 400, "context_length_exceeded", param,
@@ -211,11 +211,55 @@ bool bw_api_check_text(const bw_api_context *context, size_t n_bytes, const char
                        context->context, n_bytes, param, context->context, param);
 }
 
-bool bw_api_encode_prompt(bw_api_prompt *out, const bw_api_context *context, const bw_chat_prompt *prompt, bw_api_error *err)
+/* Refuses texts of which the beginning alone is twice what fits: tokenising tens of megabytes only to
+ * refuse them would hold up a worker for seconds. What follows can change but the last piece of it. */
+static bool check_beginning(const bw_api_context *context, const bw_tokenizer *tokenizer, bw_text_part *parts, size_t n_parts,
+                            size_t n_bytes, const char *param, bw_api_error *err)
 {
+    enum { BYTES_A_TOKEN = 12, MORE = 4096 }; /* ordinary text has 3 to 5 */
+    size_t left = (size_t)context->context * BYTES_A_TOKEN + MORE, n = 0;
+    if (n_bytes <= 2 * left)
+        return true;
+    while (n < n_parts && parts[n].n_bytes <= left)
+        left -= parts[n++].n_bytes;
+    int32_t *ids;
+    int n_ids;
     bw_error found;
-    if (!bw_api_check_text(context, prompt->n_bytes, "messages", err))
+    const size_t whole = n < n_parts ? parts[n].n_bytes : 0;
+    if (n < n_parts) {
+        while (left > 0 && ((unsigned char)parts[n].text[left] & 0xC0) == 0x80) /* not inside a character */
+            left--;
+        parts[n].n_bytes = left;
+    }
+    const bw_status st = bw_tokenizer_encode_parts(tokenizer, parts, n + (n < n_parts && left > 0), &ids, &n_ids, &found);
+    if (n < n_parts)
+        parts[n].n_bytes = whole;
+    if (st)
+        return bw_api_fail_from(err, param, &found);
+    bw_mem_free(ids);
+    if (n_ids / 2 <= context->context)
+        return true;
+    return bw_api_fail(err, 400, "context_length_exceeded", param,
+                       "This model's maximum context length is %d tokens. However, your request has more than %d tokens in the %s, "
+                       "and an answer of at least 1 token must fit too. Please shorten the %s.",
+                       context->context, n_ids, param, param);
+}
+
+static bool encode(bw_api_prompt *out, const bw_api_context *context, bw_text_part *parts, size_t n_parts, size_t n_bytes,
+                   bool to_run, const char *param, const char *path, bw_api_error *err)
+{
+    const bw_tokenizer *tokenizer = bw_text_source_tokenizer(bw_model_text(context->model));
+    bw_error found;
+    if (!check_bytes(context, tokenizer, n_bytes, param, err) ||
+        (to_run && !check_beginning(context, tokenizer, parts, n_parts, n_bytes, param, err)))
         return false;
+    const bw_status st = bw_tokenizer_encode_parts(tokenizer, parts, n_parts, &out->ids, &out->n_ids, &found);
+    return !st || bw_api_fail_from(err, path, &found);
+}
+
+bool bw_api_encode_prompt(bw_api_prompt *out, const bw_api_context *context, const bw_chat_prompt *prompt, bool to_run,
+                          bw_api_error *err)
+{
     bw_text_part *parts = bw_mem_zalloc(prompt->n_segments, sizeof *parts, BW_MEM_TEXT);
     if (!parts)
         return bw_api_fail_memory(err);
@@ -223,18 +267,14 @@ bool bw_api_encode_prompt(bw_api_prompt *out, const bw_api_context *context, con
         const bw_chat_segment *s = &prompt->segments[i];
         parts[i] = (bw_text_part){ s->text, s->n_bytes, s->is_markup ? BW_MATCH_ALL : BW_MATCH_PLAIN };
     }
-    const bw_status st = bw_tokenizer_encode_parts(bw_text_source_tokenizer(bw_model_text(context->model)), parts,
-                                                   prompt->n_segments, &out->ids, &out->n_ids, &found);
+    const bool ok = encode(out, context, parts, prompt->n_segments, prompt->n_bytes, to_run, "messages", "messages", err);
     bw_mem_free(parts);
-    return !st || bw_api_fail_from(err, "messages", &found);
+    return ok;
 }
 
 bool bw_api_encode_text(bw_api_prompt *out, const bw_api_context *context, const char *text, size_t n_bytes, bool special,
-                        const char *param, bw_api_error *err)
+                        bool to_run, const char *path, bw_api_error *err)
 {
-    bw_error found;
-    if (!bw_api_check_text(context, n_bytes, "prompt", err))
-        return false;
-    const bw_status st = bw_encode(context->model, text, n_bytes, special, &out->ids, &out->n_ids, &found);
-    return !st || bw_api_fail_from(err, param, &found);
+    bw_text_part part = { text, n_bytes, special ? BW_MATCH_ALL : BW_MATCH_NONE };
+    return encode(out, context, &part, 1, n_bytes, to_run, "prompt", path, err);
 }

@@ -27,18 +27,18 @@ bool bw_api_write_request(bw_bytes *out, bw_api_tools *tools, bool *continues, b
 /* The rendered conversation; fini with bw_chat_prompt_fini. */
 bool bw_api_read_prompt(bw_chat_prompt *out, bw_api_tools *tools, const bw_api_context *context, const bw_api_object *body);
 
-/* Its tokens; no special token is matched in what the messages say. */
-bool bw_api_encode_prompt(bw_api_prompt *out, const bw_api_context *context, const bw_chat_prompt *prompt, bw_api_error *err);
-/* Text as other servers take it for completions: special tokens are matched. */
+/* Its tokens; no special token is matched in what the messages say. to_run: a prompt that must fit the
+ * context, so that what is far too long is refused early; otherwise only counted. */
+bool bw_api_encode_prompt(bw_api_prompt *out, const bw_api_context *context, const bw_chat_prompt *prompt, bool to_run,
+                          bw_api_error *err);
+/* A text alone; special: special tokens are matched, as other servers do for completions. */
 bool bw_api_encode_text(bw_api_prompt *out, const bw_api_context *context, const char *text, size_t n_bytes, bool special,
-                        const char *param, bw_api_error *err);
+                        bool to_run, const char *path, bw_api_error *err);
 
 /* The model's text side; 400 where it has none. */
 bool bw_api_need_text(const bw_text_source **out, const bw_api_context *context, const char *param, bw_api_error *err);
 
 /* 400 context_length_exceeded, in the words clients look for, unless n_prompt tokens and an answer fit. */
 bool bw_api_check_context(const bw_api_context *context, int n_prompt, int max_tokens, const char *param, bw_api_error *err);
-/* The same before tokenising, for texts that are too long whatever their tokens are. */
-bool bw_api_check_text(const bw_api_context *context, size_t n_bytes, const char *param, bw_api_error *err);
 
 #endif

@@ -48,7 +48,7 @@ static bool read_conversation(bw_api_prompt *out, const bw_api_context *context,
     bw_api_tools tools;
     if (!bw_api_read_prompt(&prompt, &tools, context, body))
         return false;
-    const bool ok = bw_api_encode_prompt(out, context, &prompt, body->err);
+    const bool ok = bw_api_encode_prompt(out, context, &prompt, false, body->err);
     bw_chat_prompt_fini(&prompt);
     return ok;
 }
@@ -67,7 +67,7 @@ static bool read_tokens(bw_api_prompt *out, const bw_api_context *context, const
             return false;
         if (text)
             return bw_api_need_text(&source, context, members[i], body->err) &&
-                   bw_api_encode_text(out, context, text->text, text->n_bytes, parse_special, members[i], body->err);
+                   bw_api_encode_text(out, context, text->text, text->n_bytes, parse_special, false, members[i], body->err);
     }
     return bw_api_member(body, "messages") ? read_conversation(out, context, body)
                                            : bw_api_invalid(body, "prompt", "found nothing, expected prompt, content or messages");

@@ -649,19 +649,46 @@ TEST(bodies_that_would_cost_too_much_are_refused_before_they_are_read)
     bw_api_request_fini(&r);
 }
 
-TEST(a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for)
+/* A user's message of n bytes: text, repeated. The caller frees. */
+static char *long_body(const char *text, size_t n)
 {
-    const size_t n = 200000;
     char *body = malloc(n + 200);
     check(body);
-    static const size_t sizes[] = { 8000, 200000 };
-    for (size_t i = 0; i < BW_COUNT(sizes); i++) {
-        char *p = body + sprintf(body, "{\"messages\": [{\"role\": \"user\", \"content\": \"");
-        for (size_t k = 0; k < sizes[i]; k += 4)
-            memcpy(p + k, "a 7\xc3", 4), p[k + 3] = '.';
-        sprintf(p + sizes[i], "\"}]}");
+    char *p = body + sprintf(body, "{\"messages\": [{\"role\": \"user\", \"content\": \"");
+    for (size_t i = 0, m = strlen(text); i < n; i++)
+        *p++ = text[i % m];
+    strcpy(p, "\"}]}");
+    return body;
+}
+
+TEST(a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for)
+{
+    static const struct {
+        const char *text;
+        size_t n;
+        const char *says;
+    } cases[] = {
+        { "a 7.", 8000, "However, your request has " },
+        { "a 7.", 400000, "However, your request has more than " }, /* its beginning is enough */
+        { "\xc3\xa9", 400000, "However, your request has more than " },
+        { "a 7.", 8 << 20, " bytes of text in the messages" },
+    };
+    for (size_t i = 0; i < BW_COUNT(cases); i++) {
+        char *body = long_body(cases[i].text, cases[i].n);
+        api_refused(bw_api_read_chat, body, 400, "context_length_exceeded", "messages", cases[i].says);
         api_refused(bw_api_read_chat, body, 400, "context_length_exceeded", "messages", "This model's maximum context length is 2048 tokens. ");
+        free(body);
     }
+}
+
+TEST(a_long_text_of_few_tokens_is_taken)
+{
+    char *body = long_body(" ", 60000); /* between two words, for the ends of a message are stripped */
+    memcpy(strstr(body, "   "), "word", 4);
+    memcpy(body + strlen(body) - 8, "word", 4);
+    bw_api_request r = read_chat(body);
+    check(r.prompts->n_ids < 2048);
+    bw_api_request_fini(&r);
     free(body);
 }
 
@@ -756,6 +783,7 @@ TESTS_MAIN(ENTRY(an_ordinary_request_gives_the_prompt_of_the_chat_format),
            ENTRY(members_of_a_wrong_type_or_range_are_refused_by_name), ENTRY(what_is_not_in_this_version_is_refused_and_not_ignored),
            ENTRY(messages_are_refused_with_their_path), ENTRY(what_is_no_json_object_is_refused_with_the_byte),
            ENTRY(bodies_that_would_cost_too_much_are_refused_before_they_are_read),
-           ENTRY(a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for), ENTRY(a_model_that_is_not_here_is_not_found),
+           ENTRY(a_prompt_that_fills_the_context_is_refused_in_the_words_clients_look_for),
+           ENTRY(a_long_text_of_few_tokens_is_taken), ENTRY(a_model_that_is_not_here_is_not_found),
            ENTRY(unknown_members_are_ignored_and_named_once),
            ENTRY(several_threads_read_at_once), ENTRY(reading_survives_every_allocation_failing))
