@@ -98,8 +98,11 @@ static bool receive(client *c)
     while (!c->ended && !c->reset) {
         ssize_t n = recv(c->fd, piece, sizeof piece, 0);
         if (n > 0) {
-            c->data = realloc(c->data, c->n + (size_t)n + 1);
-            check(c->data != NULL);
+            if (c->n + (size_t)n + 1 > c->room) {
+                c->room = 2 * (c->n + (size_t)n + 1);
+                c->data = realloc(c->data, c->room);
+                check(c->data != NULL);
+            }
             memcpy(c->data + c->n, piece, (size_t)n);
             c->n += (size_t)n;
             c->data[c->n] = '\0';

@@ -12,7 +12,7 @@
 typedef struct client {
     int fd;
     char *data;    /* received and not yet consumed, NUL-terminated */
-    size_t n;
+    size_t n, room;
     int n_reads;   /* recv calls that brought something */
     bool ended;    /* FIN seen */
     bool reset;    /* RST seen */
