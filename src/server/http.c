@@ -116,14 +116,13 @@ static bw_status open_listener(bw_http *h, struct evconnlistener **out, bw_error
     return BW_OK;
 }
 
-/* The system has no descriptor for a connection that waits: it would be offered again and again. */
-static void on_accept_error(struct evconnlistener *listener, void *arg)
+/* The system has no descriptor for a connection that waits: it would be offered again and again. (The
+ * callback's argument is evhttp's, so a timer of ours listens again.) */
+static void on_accept_error(struct evconnlistener *listener, void *evhttp)
 {
-    bw_http *h = arg;
-    struct timeval soon = bw_http_timeval(0.1);
-    bw_log(BW_LOG_WARNING, "cannot accept a connection: %s", strerror(EVUTIL_SOCKET_ERROR()));
+    (void)evhttp;
+    bw_log(BW_LOG_WARNING, "cannot accept a connection: %s; trying again in a second", strerror(EVUTIL_SOCKET_ERROR()));
     evconnlistener_disable(listener);
-    event_add(h->listen_again, &soon);
 }
 
 static void on_listen_again(evutil_socket_t fd, short what, void *arg)
@@ -151,6 +150,8 @@ static bw_status listen_here(bw_http *h, bw_error *err)
         return bw_fail_memory(err, "HTTP server", sizeof *h);
     }
     evconnlistener_set_error_cb(listener, on_accept_error);
+    const struct timeval second = { 1, 0 };
+    event_add(h->listen_again, &second);
     return BW_OK;
 }
 
@@ -187,7 +188,7 @@ bw_status bw_http_create(bw_http **out, struct event_base *base, const bw_route 
     event_set_log_callback(on_libevent_log);
     fit_file_limit(&h->options);
     h->turn = event_new(base, -1, 0, on_turn, h);
-    h->listen_again = event_new(base, -1, 0, on_listen_again, h);
+    h->listen_again = event_new(base, -1, EV_PERSIST, on_listen_again, h);
     h->evhttp = evhttp_new(base);
     if (!h->turn || !h->listen_again || !h->evhttp) {
         st = bw_fail_memory(err, "HTTP server", sizeof *h);

@@ -44,7 +44,7 @@ struct bw_http {
     int n_routes;
     struct evhttp *evhttp;
     struct evhttp_bound_socket *bound; /* NULL: no longer listening */
-    struct event *listen_again;        /* after the system ran out of descriptors */
+    struct event *listen_again;        /* each second, in case the system ran out of descriptors */
     int port;
     bw_ready ready;
     double progress;

@@ -83,11 +83,9 @@ char *bw_http_error_body(const char *type, const char *code, const char *param, 
         json_object_object_add(error, "code", code ? json_object_new_string(code) : NULL))
         goto out;
     const char *json = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-    if (json) {
-        *n = strlen(json);
-        text = bw_mem_dup(json, *n);
-    }
+    text = json ? bw_mem_strdup(json) : NULL;
 out:
+    *n = text ? strlen(text) : 0;
     json_object_put(root);
     return text;
 }
