@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bellwether.h"
 #include "cli/args.h"
@@ -340,6 +341,8 @@ int bw_cmd_serve(int argc, char **argv)
         setvbuf(stderr, NULL, _IOLBF, 0);
         bw_log_to(log_line, NULL);
         status = bw_serve(&serve, &err) == BW_OK ? 0 : bw_terminal_fail("%s", err.message);
+        if (bw_serve_still_loading())
+            _exit(status);
     }
     free(keys.text);
     return status;

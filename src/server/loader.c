@@ -16,6 +16,8 @@
 
 enum { DEFAULT_SEQS = 32, LEAST_WAITING = 64, MILLION = 1000000 };
 
+static atomic_int n_running;
+
 struct bw_loader {
     bw_serve_options options; /* a copy: the caller's may be gone before the loader is */
     char *path;
@@ -205,6 +207,7 @@ static void *load(void *arg)
     pthread_mutex_unlock(&l->lock);
     if (abandoned)
         loader_free(l);
+    atomic_fetch_sub(&n_running, 1);
     return NULL;
 }
 
@@ -227,8 +230,10 @@ bw_status bw_loader_start(bw_loader **out, const bw_serve_options *options, void
     l->done = done;
     l->arg = arg;
     pthread_mutex_init(&l->lock, NULL);
+    atomic_fetch_add(&n_running, 1);
     const int rc = pthread_create(&thread, NULL, load, l);
     if (rc != 0) {
+        atomic_fetch_sub(&n_running, 1);
         loader_free(l);
         return bw_fail(err, BW_E_IO, "threads: cannot start the one that loads: %s", strerror(rc));
     }
@@ -262,6 +267,11 @@ void bw_loader_abandon(bw_loader *l)
     pthread_mutex_unlock(&l->lock);
     if (over)
         loader_free(l);
+}
+
+int bw_loaders_running(void)
+{
+    return atomic_load(&n_running);
 }
 
 void bw_loaded_fini(bw_loaded *d)

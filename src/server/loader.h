@@ -32,6 +32,8 @@ double bw_loader_progress(const bw_loader *loader); /* 0 .. 1, any thread */
 bw_status bw_loader_take(bw_loader *loader, bw_loaded *loaded, bw_error *err);
 /* Returns at once; done is not called any more. */
 void bw_loader_abandon(bw_loader *loader);
+/* Threads of loaders, abandoned ones too, that have not come to their end. */
+int bw_loaders_running(void);
 
 void bw_loaded_fini(bw_loaded *loaded); /* takes a zeroed one, its wake_fd 0 */
 

@@ -106,7 +106,7 @@ static void on_request_over(void *arg, const bw_exchange *x, int status, double 
     bw_metrics *metrics = s->server.metrics;
     if (metrics) {
         bw_metrics_http(metrics, route ? route->name : "none", method_name(bw_exchange_method(x)), status, seconds);
-        if (status == 503 && s->draining)
+        if (status == 503 && route && route->flags & BW_ROUTE_READY && bw_http_ready(s->server.http) == BW_DRAINING)
             bw_metrics_rejected(metrics, "draining");
     }
     if (s->options.log_requests && s->options.print)
@@ -461,6 +461,11 @@ static void stop(serving *s)
         close(s->loaded_fd);
     if (s->server.base)
         event_base_free(s->server.base);
+}
+
+bool bw_serve_still_loading(void)
+{
+    return bw_loaders_running() > 0;
 }
 
 bw_status bw_serve(const bw_serve_options *options, bw_error *err)

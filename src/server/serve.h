@@ -40,5 +40,8 @@ bw_serve_options bw_serve_defaults(void);
  * with a failure (err): address in use, a model that does not load, an engine that failed. Prints
  * nothing; facts go to bw_log. Main thread. */
 bw_status bw_serve(const bw_serve_options *options, bw_error *err);
+/* It was told to stop while it loaded, and the thread that loads, which cannot be stopped, is still at work:
+ * who ends the process now must do so with _exit, for exit would take libraries from under that thread. */
+bool bw_serve_still_loading(void);
 
 #endif
