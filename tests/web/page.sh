@@ -25,14 +25,15 @@ export BW_WEB_CHROMIUM
 
 node tests/web/page_test.mjs || failed=1
 
-# The server itself, with the small model of this repository.
+# The server itself, with the small model of this repository and a key.
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 if ! ./bellwether serve --help >/dev/null 2>&1; then
     echo "skip the_page_of_the_server: this bellwether cannot serve"
     exit ${failed:-0}
 fi
-./bellwether serve models/lamb --port 0 --threads 1 >"$dir/log" 2>&1 &
+export BW_WEB_KEY=sesame
+./bellwether serve models/lamb --port 0 --threads 1 --api-key $BW_WEB_KEY >"$dir/log" 2>&1 &
 server=$!
 trap 'kill $server 2>/dev/null; rm -rf "$dir"' EXIT
 for _ in $(seq 100); do

@@ -10,6 +10,7 @@ import { Mock, thoughtText } from './mock_server.mjs';
 const { chromium } = createRequire(process.env.BW_WEB_DRIVER)('playwright-core');
 const real = process.argv[2];
 const shots = process.env.BW_WEB_SHOTS;
+const key = process.env.BW_WEB_KEY; // the server's, typed in where the page asks for it
 const phone = { viewport: { width: 360, height: 740 } };
 
 const tests = []; // {name, run, options, live}: live ones run against a server too
@@ -470,6 +471,7 @@ async function takePictures(browser, url) {
       const page = await context.newPage();
       const shot = (what) => page.screenshot({ path: `${shots}/${real ? 'server-' : ''}${name}-${colorScheme}-${what}.png` });
       await page.goto(url);
+      if (key) await giveKey(page);
       await settled(page);
       await shot('1-empty');
       await ask(page, 'slow and deep');
@@ -503,6 +505,11 @@ async function takePictures(browser, url) {
 
 // ---- running -----------------------------------------------------------------------------------
 
+async function giveKey(page) {
+  await page.fill('dialog#key input', key);
+  await page.keyboard.press('Enter');
+}
+
 async function runOne(browser, { run, options: { expected, ...options } }) {
   const mock = real ? null : new Mock();
   const url = real ?? (await mock.listen());
@@ -517,6 +524,7 @@ async function runOne(browser, { run, options: { expected, ...options } }) {
   page.on('console', (message) => { if (message.type() === 'error' && !/Failed to load resource/.test(message.text())) complaints.push(message.text()); });
   try {
     await page.goto(url);
+    if (key) await giveKey(page);
     await settled(page);
     await run({ page, mock, url, outside });
     equal(complaints.filter((line) => !expected?.test(line)), [], 'what the browser complains of');

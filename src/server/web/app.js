@@ -11,6 +11,7 @@ import { Strip } from './strip.js';
 import { percent } from './words.js';
 
 const saveMs = 1500; // between saves while an answer streams
+const hasKeyboard = matchMedia('(hover: hover)'); // elsewhere the focus would bring up a keyboard of glass
 
 const store = await openStore();
 let chats = await store.all();
@@ -29,7 +30,7 @@ function openChat(chat) {
   current = chat;
   list.show(chat.messages, answers.get(chat)?.message ?? null);
   showAll();
-  input.focus();
+  if (hasKeyboard.matches) input.focus();
 }
 
 const interrupted = { kind: 'end', text: 'The page was closed before this answer was complete.' };
@@ -135,6 +136,7 @@ function rewind(chat, index) {
   chat.messages.length = index;
   list.show(chat.messages, null);
   answer(chat);
+  if (hasKeyboard.matches) input.focus(); // the button that had it is gone
 }
 
 function regenerate(message) {

@@ -1,7 +1,8 @@
 // meter.js - measures one answer while it streams. Times in milliseconds, speeds in tokens per second.
 
 const windowMs = 1500; // speed is shown over the last so many ms: steady enough to read
-const sampleMs = 200;
+const sampleMs = 200; // between points of the curve, at first
+const mostSamples = 600;
 
 /** What `figures` of a message holds when its answer is over; null or absent: not known.
  *  {ttftMs, tokens, perSecond, promptTokens, cachedTokens, miss, drafted, accepted, byPosition: [0..1],
@@ -13,6 +14,7 @@ export class Meter {
     this.tokens = 0;
     this.recent = []; // [time, tokens so far], covering windowMs
     this.sampledAt = 0;
+    this.sampleMs = sampleMs;
     this.figures = { series: [[], []], live: true };
   }
 
@@ -37,7 +39,7 @@ export class Meter {
     const [then, before] = this.recent[0];
     if (now - then < sampleMs) return;
     this.figures.perSecond = (1000 * (this.tokens - before)) / (now - then);
-    if (now - this.sampledAt >= sampleMs) this.#sample(now);
+    if (now - this.sampledAt >= this.sampleMs) this.#sample(now);
   }
 
   #sample(now) {
@@ -49,6 +51,9 @@ export class Meter {
     }
     seconds.push(Math.round((now - this.firstAt) / 10) / 100);
     speeds.push(Math.round(10 * this.figures.perSecond) / 10);
+    if (seconds.length < mostSamples) return;
+    this.sampleMs *= 2; // a long answer: every other point will do
+    this.figures.series = this.figures.series.map((list) => list.filter((_, i) => i % 2 === 0));
   }
 
   #usage(usage) {
