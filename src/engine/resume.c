@@ -57,6 +57,8 @@ void bw_resume(bw_engine *e, bw_sequence *s)
         if (match.position > 0)
             restore(e, s, &match);
     }
+    /* Two requests have now parted at miss_at: there a third one may begin. */
+    s->fork_at = match.miss == BW_MISS_NO_CHECKPOINT && match.miss_at >= match.position + BW_PAGE ? match.miss_at : 0;
     if (s->started)
         return;
     s->usage.cached_tokens = match.position;
@@ -82,6 +84,8 @@ int bw_resume_next_mark(const bw_engine *e, const bw_sequence *s)
     for (int i = 0; i < s->n_marks; i++)
         if (s->marks[i] > s->n_rows && s->marks[i] < next)
             next = s->marks[i];
+    if (s->fork_at > s->n_rows && s->fork_at < next)
+        next = s->fork_at;
     return next < s->n_prefill ? next : s->n_prefill;
 }
 

@@ -37,6 +37,7 @@ typedef struct bw_sequence {
     int n_stop_tokens;
     int *marks;
     int n_marks;
+    int fork_at;   /* where its prompt leaves one that the cache knows without a state there; 0: nowhere */
     bw_sampler sampler;
     bw_logit_bias *biases; /* [sampler.n_biases] */
     bw_draft_policy policy;

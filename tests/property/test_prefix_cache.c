@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "lib/tiny_model.h"
 
-enum { CONTEXT = 400, CACHE = 32 << 20 };
+enum { CONTEXT = 400, CACHE = 256 << 20 };
 
 static void for_models(void (*visit)(bw_model *model))
 {
@@ -109,7 +109,7 @@ static void visit_forks(bw_model *model)
 {
     run *want = calloc(1, sizeof *want), *got = calloc(1, sizeof *got);
     int32_t ids[CONTEXT], fork[CONTEXT];
-    bw_engine *plain = open_cached(model, 1, 0, 0), *cached = open_cached(model, 1, 0, CACHE);
+    bw_engine *plain = open_cached(model, 1, 0, 0), *cached = open_cached(model, 8, 0, CACHE);
     random_ids(model, ids, 200);
     const int marks[] = { 1, 63, 64, 65, 127, 128, 129, 190 };
     bw_request r = greedy_request(model, ids, 200, 4);
@@ -140,6 +140,34 @@ static void visit_forks(bw_model *model)
 TEST(a_prompt_may_be_left_at_any_checkpoint)
 {
     for_models(visit_forks);
+}
+
+/* Prompts without marks that share a beginning: the second shows where they part, the third begins there. */
+static void visit_shared_beginnings(bw_model *model)
+{
+    run *want = calloc(1, sizeof *want), *got = calloc(1, sizeof *got);
+    int32_t ids[CONTEXT];
+    bw_engine *plain = open_cached(model, 1, 0, 0), *cached = open_cached(model, 8, 0, CACHE);
+    random_ids(model, ids, 200);
+    for (int i = 0; i < 4; i++) {
+        for (int j = 150; j < 200; j++)
+            ids[j] = j == 150 ? i : rnd_int(0, bw_model_get_info(model)->n_tokens - 1);
+        bw_request r = seeded_request(model, ids, 200, 10);
+        run_request(plain, &r, want);
+        run_request(cached, &r, got);
+        check_same_rounds(got, want, "a shared beginning");
+        check_int(got->usage.cached_tokens, i < 2 ? 0 : 150);
+        check_int(got->usage.miss, i == 1 ? BW_MISS_NO_CHECKPOINT : BW_MISS_DIFFERS);
+        check_int(got->usage.miss_at, i == 0 ? 0 : 150);
+    }
+    bw_engine_destroy(plain);
+    bw_engine_destroy(cached);
+    free(want), free(got);
+}
+
+TEST(a_beginning_that_two_prompts_share_is_there_for_the_third)
+{
+    for_models(visit_shared_beginnings);
 }
 
 enum { MANY = 12 };
@@ -198,4 +226,5 @@ TEST(who_gives_way_gets_the_same_answer_later)
 }
 
 TESTS_MAIN(ENTRY(later_turns_begin_where_the_answer_before_ended_and_nothing_changes),
-           ENTRY(a_prompt_may_be_left_at_any_checkpoint), ENTRY(who_gives_way_gets_the_same_answer_later))
+           ENTRY(a_prompt_may_be_left_at_any_checkpoint),
+           ENTRY(a_beginning_that_two_prompts_share_is_there_for_the_third), ENTRY(who_gives_way_gets_the_same_answer_later))
