@@ -129,7 +129,12 @@ static bw_status open_model(bw_loader *l, bw_error *err)
     bw_model_options options = l->options.model;
     options.progress = note_progress;
     options.progress_arg = l;
-    return bw_model_open(&l->loaded.model, l->path, &options, err);
+    const bw_status st = bw_model_open(&l->loaded.model, l->path, &options, err);
+    const bw_model_info *info = st ? NULL : bw_model_get_info(l->loaded.model);
+    if (!st && !info->has_text)
+        return bw_fail(err, BW_E_UNSUPPORTED, "%s cannot be served, because the API speaks text and the model brought no "
+                       "tokenizer (%s): put its tokenizer beside it", l->path, info->text_note);
+    return st;
 }
 
 static bw_status create_engine(bw_loader *l, bw_error *err)

@@ -298,7 +298,7 @@ void bw_handle_props(void *arg, bw_exchange *x)
         add_text(json, "chat_template", facts.chat_template, facts.n_chat_template);
     else
         add_string(json, "chat_template", "");
-    add_string(json, "chat_format", facts.chat_format ? facts.chat_format : "none: the model has no tokenizer");
+    add_string(json, "chat_format", facts.chat_format ? facts.chat_format : "");
     struct json_object *modalities = add_object(json, "modalities");
     add_bool(modalities, "vision", false);
     add_bool(modalities, "audio", false);

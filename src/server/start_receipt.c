@@ -38,8 +38,6 @@ static void print_model(const printer *p, const bw_server *server)
     line(p, "  model      %s (%s, %s, %.1f million weights), loaded in %.2f s, served as \"%s\"%s", info->path,
          info->architecture, facts.quantization, (double)facts.n_params / 1e6, info->load_s, server->model_id,
          server->api.n_model_ids > 1 ? " and its aliases" : "");
-    if (!info->has_text)
-        line(p, "  text       none: %s; only completions of token ids are answered", info->text_note);
 }
 
 static void print_computing(const printer *p, const bw_server *server)

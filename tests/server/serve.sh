@@ -250,6 +250,8 @@ stop interrupted_it_ends_well INT 0
 
 bw serve "$work/nowhere" --port 0
 is a_model_that_is_not_there_ends_it "$status:$(grep -c "nowhere" "$work/err")" 1:2
+bw serve tests/golden/dense-r2 --port 0
+is a_model_without_a_tokenizer_is_refused "$status:$(tail -n 1 "$work/err" | grep -c 'no tokenizer')" 1:1
 start $lamb --no-self-test
 bw serve $lamb --port "$port"
 is an_address_in_use_is_refused "$status:$(tail -n 1 "$work/err" | grep -c "port $port")" 1:1
