@@ -72,6 +72,9 @@ static void say_choice(const bw_loader *l, const bw_memory_plan *all, const bw_e
     if (o->max_seqs < all->max_seqs)
         bw_log(BW_LOG_INFO, "sequences: %d instead of %d: that is what %.2f GiB of free memory hold beside %.2f GiB of "
                "weights (--max-seqs)", o->max_seqs, all->max_seqs, gib(d->available), gib(all->weights));
+    if (l->options.kv_given && d->kv_memory < l->options.engine.kv_memory)
+        bw_log(BW_LOG_INFO, "KV memory: %.2f GiB instead of %.2f: they hold a full context of every sequence",
+               gib(d->kv_memory), gib(l->options.engine.kv_memory));
     if (!l->options.kv_given)
         bw_log(BW_LOG_INFO, "KV memory: %.2f GiB, %llu tokens for all sequences together, chosen from %.2f GiB free, "
                "%.2f GiB of them left alone (--kv-memory)", gib(d->kv_memory), (unsigned long long)pool_tokens,
@@ -110,6 +113,9 @@ static bw_status choose_memory(bw_loader *l, bw_engine_options *o, bw_error *err
         .kv_memory = l->options.engine.kv_memory,
         .cache_memory = l->options.engine.cache_memory,
     };
+    if (wish.cache_given && wish.available && wish.cache_memory > wish.available)
+        return bw_fail(err, BW_E_MEMORY, "cache memory: %.2f GiB are wanted for checkpoints and %.2f GiB are free: ask for less "
+                       "(--cache-memory)", gib(wish.cache_memory), gib(wish.available));
     const bw_memory_choice choice = bw_memory_choose(&wish);
     o->max_seqs = choice.max_seqs;
     o->kv_memory = choice.kv_memory;

@@ -18,11 +18,12 @@ static uint64_t minus(uint64_t a, uint64_t b)
 
 bw_memory_choice bw_memory_choose(const bw_memory_wish *w)
 {
-    bw_memory_choice c = { .max_seqs = w->max_seqs, .kv_memory = w->kv_memory, .cache_memory = w->cache_memory };
+    bw_memory_choice c = { .max_seqs = w->max_seqs, .cache_memory = w->cache_memory };
+    const uint64_t given_kv = less(w->kv_memory, (uint64_t)w->max_seqs * w->context_bytes);
     c.headroom = less(w->available / 10, MOST_HEADROOM);
     const uint64_t usable = minus(minus(w->available, c.headroom), w->weights);
     const uint64_t room = minus(usable, w->scratch);
-    const uint64_t least_kv = w->kv_given ? w->kv_memory : w->context_bytes;
+    const uint64_t least_kv = w->kv_given ? given_kv : w->context_bytes;
     while (!w->seqs_given && w->available && c.max_seqs > 1 &&
            least_kv + (uint64_t)c.max_seqs * w->sequence_bytes > room)
         c.max_seqs--;
@@ -34,6 +35,7 @@ bw_memory_choice bw_memory_choose(const bw_memory_wish *w)
     rest = minus(rest, w->cache_given ? least_kv + w->cache_memory : least_kv);
     if (!w->cache_given)
         c.cache_memory = less(rest / 3, most_checkpoints);
+    c.kv_memory = given_kv;
     if (!w->kv_given)
         c.kv_memory = least_kv + less(w->cache_given ? rest : minus(rest, c.cache_memory), minus(all_kv, least_kv));
     return c;

@@ -24,8 +24,8 @@ typedef struct bw_memory_choice {
 } bw_memory_choice;
 
 /* max_seqs is lowered, down to 1, until its state and one full context fit, unless it was given. The pool
- * holds at least one full context and at most max_seqs of them, the checkpoints get up to a third of
- * what is left. Whether even the least fits is for bw_engine_create to say. */
+ * holds at least one full context and at most max_seqs of them, also where more was given; the checkpoints
+ * get up to a third of what is left. Whether even the least fits is for bw_engine_create to say. */
 bw_memory_choice bw_memory_choose(const bw_memory_wish *wish);
 
 #endif

@@ -74,6 +74,15 @@ TEST(what_was_given_is_not_changed)
     check(c.kv_memory + c.cache_memory + 32 * wish.sequence_bytes + wish.scratch + wish.weights + c.headroom <= wish.available);
 }
 
+TEST(a_pool_that_was_given_larger_than_all_contexts_is_cut)
+{
+    bw_memory_wish wish = wish_of(200 * GIB);
+    wish.kv_given = true;
+    wish.kv_memory = 1000 * GIB;
+    check_int(bw_memory_choose(&wish).kv_memory, 64 * GIB);
+    check_int(bw_memory_choose(&wish).max_seqs, 32);
+}
+
 TEST(where_nothing_says_what_is_free_everything_is_given)
 {
     const bw_memory_wish wish = wish_of(0);
@@ -239,6 +248,7 @@ TEST(a_start_survives_failed_allocations)
 TESTS_MAIN(ENTRY(with_plenty_of_memory_every_sequence_gets_a_full_context),
            ENTRY(what_is_chosen_fits_beside_weights_scratch_and_headroom),
            ENTRY(where_memory_is_short_there_are_fewer_sequences_but_one_full_context), ENTRY(what_was_given_is_not_changed),
+           ENTRY(a_pool_that_was_given_larger_than_all_contexts_is_cut),
            ENTRY(where_nothing_says_what_is_free_everything_is_given), ENTRY(the_service_manager_gets_the_datagram),
            ENTRY(without_a_service_manager_nothing_is_sent), ENTRY(the_watchdog_is_due_twice_in_its_time),
            ENTRY(without_keys_only_this_machine_is_listened_to),
