@@ -6,10 +6,11 @@
 #include "base/status.h"
 
 /* Nothing from elsewhere, nothing inline: text of a model that slips past the page's own cleaning can
- * neither run a script nor fetch an address. data: and blob: are for images within the page. */
+ * neither run a script nor fetch an address. data: and blob: are for images within the page. Text becomes
+ * elements through DOMPurify alone (trusted types, where the browser has them). */
 static const char policy[] =
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'";
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify";
 
 const bw_web_file *bw_web_find(const char *name)
 {

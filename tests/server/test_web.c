@@ -157,6 +157,7 @@ TEST(the_policy_lets_nothing_in_from_outside)
         response r = get(&c, "GET", path, "");
         const char *policy = response_header(&r, "Content-Security-Policy");
         check(policy && strstr(policy, "default-src 'self'") == policy && strstr(policy, "frame-ancestors 'none'"));
+        check(strstr(policy, "require-trusted-types-for 'script'") != NULL);
         check(!strstr(policy, "unsafe") && !strstr(policy, "http") && !strstr(policy, "*"));
         check_str(response_header(&r, "X-Content-Type-Options"), "nosniff");
         response_free(&r);

@@ -26,10 +26,12 @@ function equal(got, want, what) {
   check(JSON.stringify(got) === JSON.stringify(want), `${what}: ${JSON.stringify(got)}, not ${JSON.stringify(want)}`);
 }
 
-async function ask(page, text) {
-  await page.fill('#input', text);
+/** Sends; an answer may be over when this returns, if it was short. */
+async function ask(page, what) {
+  const before = await page.locator('article.assistant').count();
+  await page.fill('#input', what);
   await page.keyboard.press('Enter');
-  await page.waitForSelector('article.assistant.live');
+  await page.locator('article.assistant').nth(before).waitFor();
 }
 
 const answered = (page) => page.waitForSelector('article.assistant:last-child:not(.live)', { timeout: 60000 });
@@ -67,6 +69,8 @@ liveTest('the_second_turn_comes_from_the_cache', async ({ page }) => {
 });
 
 liveTest('escape_stops_an_answer', async ({ page, mock }) => {
+  await page.route('**/v1/chat/completions', (route) => // or a small model might be done too early
+    route.continue({ postData: JSON.stringify({ ...route.request().postDataJSON(), ignore_eos: true, loop_guard: false }) }));
   await ask(page, 'endless talk, please: tell me a very long story');
   await page.waitForFunction(() => document.querySelector('article.assistant.live').innerText.length > 60);
   await page.keyboard.press('Escape');
@@ -304,6 +308,16 @@ test('a_lost_connection_is_said_and_can_be_tried_again', async ({ page }) => {
   check((await text(page, '.answer')).includes('walks ahead'), 'what had come is gone');
   await page.click('text=Try again');
   await page.waitForSelector('article.assistant.live');
+});
+
+test('an_answer_that_never_began_is_not_sent_back', async ({ page, mock }) => {
+  mock.refusals = 100;
+  await ask(page, 'full');
+  await page.waitForSelector('.notice:has-text("Trying again")');
+  await page.keyboard.press('Escape');
+  await answered(page);
+  await askAndWait(page, 'plain');
+  equal(mock.requests.at(-1).messages, [{ role: 'user', content: 'full' }, { role: 'user', content: 'plain' }], 'what was sent');
 });
 
 test('an_error_within_a_stream_is_said', async ({ page }) => {

@@ -5,9 +5,11 @@ import { Meter } from './meter.js';
 import { requestFields, systemPrompt } from './settings.js';
 import { endOf, plural } from './words.js';
 
-/** The API's messages: the reasoning goes back too, so that the server finds its own text in the cache. */
+/** The API's messages: the reasoning goes back too, so that the server finds its own text in the cache.
+ *  Answers that failed or were stopped before they said anything are left out. */
 function history(messages) {
-  const out = messages.map(({ role, content, reasoning }) => (reasoning ? { role, content, reasoning_content: reasoning } : { role, content }));
+  const said = messages.filter(({ content }) => content);
+  const out = said.map(({ role, content, reasoning }) => (reasoning ? { role, content, reasoning_content: reasoning } : { role, content }));
   return systemPrompt() ? [{ role: 'system', content: systemPrompt() }, ...out] : out;
 }
 

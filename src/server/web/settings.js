@@ -79,7 +79,7 @@ export function openSettings(dialog, server, saved) {
     el('label', { class: 'full' }, el('span', {}, 'API key'), key),
     serverFacts(server),
     el('div', { class: 'dialog-foot' },
-      el('button', { type: 'button', class: 'quiet', onclick: () => clearForm(form, server) }, 'Server defaults'),
+      el('button', { type: 'button', class: 'quiet', onclick: () => clearForm(form, server) }, 'Defaults'),
       el('span', { class: 'space' }),
       el('button', { type: 'button', class: 'quiet', onclick: () => dialog.close() }, 'Cancel'),
       el('button', { type: 'submit', class: 'primary' }, 'Save')));
