@@ -263,12 +263,15 @@ typedef struct bw_request {
      * prompt_logits [n_prompt, vocab]: raw head outputs of every prompt row.
      * prompt_logprobs [n_prompt]: natural log-probability of prompt[i] given those before, from the
      * softmax over all of vocab; [0] = 0.
+     * prompt_top [n_prompt, n_logprobs], n_logprobs > 0: the most probable tokens in the place of prompt[i], as
+     * prompt_logprobs has it; row 0 is left alone.
      * draft_logits [n_draft_logits, vocab]: raw MTP outputs of the chain after the prompt and its
      * first generated token, row j = draft j + 1 (n_draft_logits <= BW_MAX_DRAFTS). The chain
      * follows the drafts as they are sampled, greedy at temperature 0; raw outputs are followed as
      * they are, so a request with draft_logits may also choose rows that are no tokens. */
     float *prompt_logits;
     float *prompt_logprobs;
+    struct bw_logprob *prompt_top;
     int n_draft_logits;
     float *draft_logits;
     /* For tests: called before a verify, may replace drafts [n] by others; the answer must not

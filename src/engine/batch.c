@@ -90,7 +90,7 @@ static void plan_prefill(bw_engine *e, bw_sequence *s)
         want_samples(step, span, 1);
         want_drafts(step, span, s->plan_chain);
     }
-    if (s->prompt_logits || s->prompt_logprobs)
+    if (s->prompt_logits || s->prompt_logprobs || s->prompt_top)
         want_scores(step, span, s);
 }
 

@@ -56,6 +56,7 @@ typedef struct bw_results {
     int32_t *n_accepted; /* [max_spans] */
     int32_t *damaged;    /* [max_logits] 1: the row was not finite */
     float *scores;       /* [max_rows] */
+    bw_logprob *score_top; /* [max_rows, BW_MAX_LOGPROBS] */
 } bw_results;
 
 struct bw_engine {

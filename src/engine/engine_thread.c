@@ -95,8 +95,10 @@ static void list_add(list *l, bw_post *post)
 
 void bw_post_free(bw_post *post)
 {
-    if (post)
+    if (post) {
         bw_mem_free(post->prompt_logprobs);
+        bw_mem_free(post->prompt_top);
+    }
     bw_mem_free(post);
 }
 
@@ -183,6 +185,12 @@ static admitted *copy_request(const bw_request *r)
         a->request.prompt_logprobs = a->last->post.prompt_logprobs;
         a->last->post.n_prompt = r->n_prompt;
         whole = a->last->post.prompt_logprobs != NULL;
+    }
+    a->request.prompt_top = NULL;
+    if (whole && r->prompt_logprobs && r->n_logprobs > 0) {
+        a->last->post.prompt_top = bw_mem_zalloc((size_t)r->n_prompt * (size_t)r->n_logprobs, sizeof(bw_logprob), BW_MEM_MISC);
+        a->request.prompt_top = a->last->post.prompt_top;
+        whole = a->last->post.prompt_top != NULL;
     }
     if (!whole) {
         free_admitted(a);
@@ -416,8 +424,10 @@ static void post_event(bw_engine_thread *t, const bw_event *event)
     if (event->finish != BW_FINISH_NONE) {
         a->done = true;
         l->post.prompt_logprobs = a->last->post.prompt_logprobs;
+        l->post.prompt_top = a->last->post.prompt_top;
         l->post.n_prompt = a->last->post.n_prompt;
         a->last->post.prompt_logprobs = NULL;
+        a->last->post.prompt_top = NULL;
     }
     put_out(t, a, l);
 }

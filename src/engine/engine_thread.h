@@ -25,6 +25,7 @@ typedef struct bw_post {
     bw_finish finish;       /* not NONE: the ticket's last post */
     bw_usage usage;         /* queue_s from bw_engine_thread_submit on */
     float *prompt_logprobs; /* [n_prompt] with the last post, where the request asked; freed with the post */
+    bw_logprob *prompt_top; /* [n_prompt, n_logprobs of the request], as prompt_logprobs where n_logprobs > 0; or NULL */
     int n_prompt;           /* 0: none */
     char error[512];        /* with BW_FINISH_ERROR */
 } bw_post;
@@ -59,7 +60,8 @@ typedef struct bw_admission {
 void bw_engine_thread_set_admission(bw_engine_thread *thread, bw_admission admission);
 
 /* Admits n requests or none; everything in them is copied (user is not used). tickets [n].
- * prompt_logprobs: not NULL asks for them, whatever it points to; they come with the last post.
+ * prompt_logprobs: not NULL asks for them, whatever it points to; they come with the last post, and with them the
+ * alternatives, where n_logprobs > 0. prompt_top itself is not looked at.
  * force_drafts is called on the engine's thread; its argument is borrowed until the ticket has left
  * bw_engine_thread_list.
  * Errors of bw_engine_check; BW_E_BUSY: the queue is full (message: how many wait).

@@ -32,7 +32,7 @@ bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, in
                         .n_stop_tokens = r->n_stop_tokens, .n_marks = r->n_marks,
                         .n_logprobs = r->n_logprobs < 0 ? -1 : r->n_logprobs, .cache_salt = r->cache_salt,
                         .priority = r->priority, .prompt_logits = r->prompt_logits,
-                        .prompt_logprobs = r->prompt_logprobs, .draft_logits = r->draft_logits,
+                        .prompt_logprobs = r->prompt_logprobs, .prompt_top = r->prompt_top, .draft_logits = r->draft_logits,
                         .n_draft_logits = r->n_draft_logits, .force_drafts = r->force_drafts,
                         .force_arg = r->force_arg };
     copy_ints(&lists, r->prompt, r->n_prompt);
@@ -44,7 +44,7 @@ bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, in
     if (r->n_logit_bias > 0)
         memcpy(s->biases, r->logit_bias, (size_t)r->n_logit_bias * sizeof *s->biases);
     /* An evaluation wants every row of its prompt computed. */
-    s->cached = !r->no_cache && !r->prompt_logits && !r->prompt_logprobs && !r->draft_logits;
+    s->cached = !r->no_cache && !r->prompt_logits && !r->prompt_logprobs && !r->prompt_top && !r->draft_logits;
     s->sampler = bw_sampler_of(r);
     s->usage.prompt_tokens = r->n_prompt;
     s->usage.miss = BW_MISS_OFF;

@@ -52,6 +52,7 @@ typedef struct bw_sequence {
 
     /* evaluation, borrowed from the request */
     float *prompt_logits, *prompt_logprobs, *draft_logits;
+    bw_logprob *prompt_top;
     int n_draft_logits;
     void (*force_drafts)(void *arg, int64_t position, int32_t *drafts, int n);
     void *force_arg;

@@ -158,8 +158,13 @@ static bw_status settle_scores(bw_engine *e, bw_error *err)
             st = damaged_weights(e, pos, err);
         if (s->prompt_logprobs && pos == 0)
             s->prompt_logprobs[0] = 0;
-        if (s->prompt_logprobs && pos + 1 < s->n_prompt)
+        if (pos + 1 >= s->n_prompt)
+            continue;
+        if (s->prompt_logprobs)
             s->prompt_logprobs[pos + 1] = e->result.scores[i];
+        if (s->prompt_top && s->n_logprobs > 0)
+            memcpy(s->prompt_top + (size_t)(pos + 1) * (size_t)s->n_logprobs,
+                   e->result.score_top + (size_t)i * BW_MAX_LOGPROBS, (size_t)s->n_logprobs * sizeof *s->prompt_top);
     }
     return st;
 }

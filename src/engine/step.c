@@ -40,8 +40,11 @@ static void score_rows(bw_engine *e)
         int n = h->n_scored - first;
         n = n < e->limits.max_logits ? n : e->limits.max_logits;
         bw_forward_logits(e->net, be, &e->buf, e->device.scored_index + first, n);
-        be->ops->score(be, e->device_result.scores + first, e->buf.logits, e->limits.vocab, e->limits.vocab, &e->seqs,
-                       e->device.scored_rows + first, n);
+        be->ops->score(be, &(bw_score_args){ .seqs = &e->seqs, .rows = e->device.scored_rows + first, .n_rows = n,
+                                             .logits = e->buf.logits, .vocab = e->limits.vocab, .n_tokens = e->n_tokens,
+                                             .out = e->device_result.scores + first,
+                                             .top = e->device_result.score_top + (size_t)first * BW_MAX_LOGPROBS,
+                                             .max_top = BW_MAX_LOGPROBS });
         for (int i = 0; i < n; i++) {
             const bw_sequence *s = h->scored_owners[first + i];
             if (s->prompt_logits)
@@ -50,6 +53,8 @@ static void score_rows(bw_engine *e)
         }
     }
     be->ops->download(be, e->result.scores, e->device_result.scores, (size_t)h->n_scored * sizeof(float));
+    be->ops->download(be, e->result.score_top, e->device_result.score_top,
+                      (size_t)h->n_scored * BW_MAX_LOGPROBS * sizeof *e->result.score_top);
 }
 
 static void accept_drafts(bw_engine *e)

@@ -211,6 +211,21 @@ typedef struct bw_sample_args {
     int max_top;
 } bw_sample_args;
 
+/* How probable a known token was: out[i] = log softmax(logits[i], all of vocab) at the timeline's token after
+ * rows[i]; nothing known there gives something, which nobody reads. top [n, max_top] (NULL: nobody wants it): the
+ * most probable ids below n_tokens and their values, most probable first, as many as the row's sampler asks for
+ * with n_logprobs. */
+typedef struct bw_score_args {
+    const bw_sequences *seqs;
+    const bw_row *rows;
+    int n_rows;
+    const float *logits; /* [n, vocab] */
+    int vocab, n_tokens;
+    float *out;
+    bw_logprob *top;
+    int max_top;
+} bw_score_args;
+
 /* For every span with sample = 1: let r0 be the row of its first logit, or its last final row if that
  * comes later (an evaluation wants logits of prompt rows too), and s[i] the token sampled for row
  * r0 + i. a = the largest number such that s[i] equals the timeline's token after row r0 + i for all
@@ -294,9 +309,7 @@ typedef struct bw_ops {
     void (*accept)(bw_backend *be, const bw_accept_args *args);
     /* The draft chain: tokens[slot, pos + 2] = sampled[i] for every row, then pos += 1. */
     void (*push_drafts)(bw_backend *be, bw_sequences *seqs, bw_row *rows, const int32_t *sampled, int n_rows);
-    /* out[i] = log softmax(logits[i] over ids below n_tokens) at the timeline's token after rows[i] */
-    void (*score)(bw_backend *be, float *out, const float *logits, int vocab, int n_tokens, const bw_sequences *seqs,
-                  const bw_row *rows, int n_rows);
+    void (*score)(bw_backend *be, const bw_score_args *args);
 } bw_ops;
 
 struct bw_backend { /* first member of every backend's own struct */

@@ -146,14 +146,15 @@ static void measure(bw_choice *c, const bw_post *post)
     c->last_ns = post->clock_ns;
 }
 
-/* The prompt before the first token, or before the end of an answer without any. The engine scores the
- * tokens of a prompt without the alternatives to them: these are null in the answer. */
-static bw_status echo(bw_choice *c, const float *scores, bw_error *err)
+/* The prompt before the first token, or before the end of an answer without any. scored: the post that carries
+ * what its tokens were worth, if anybody asked. */
+static bw_status echo(bw_choice *c, const bw_post *scored, bw_error *err)
 {
     if (!c->generation->request.echo || c->echoed)
         return BW_OK;
     c->echoed = true;
-    return bw_answer_text_echo(c->text, c->prompt->ids, c->prompt->n_ids, scores, NULL, err);
+    return bw_answer_text_echo(c->text, c->prompt->ids, c->prompt->n_ids, scored->prompt_logprobs,
+                               scored->prompt_top, err);
 }
 
 static bw_status take_token(bw_choice *c, const bw_post *post, int i, bw_error *err)
@@ -173,7 +174,7 @@ static bw_status take_token(bw_choice *c, const bw_post *post, int i, bw_error *
     return st;
 }
 
-static void take_post(bw_choice *c, const bw_post *post, const float *scores)
+static void take_post(bw_choice *c, const bw_post *post, const bw_post *scored)
 {
     bw_generation *g = c->generation;
     bw_error err;
@@ -190,7 +191,7 @@ static void take_post(bw_choice *c, const bw_post *post, const float *scores)
         measure(c, post);
     if (g->streaming && !g->roles_sent && g->format.kind == BW_API_CHAT)
         add_roles(g);
-    st = post->n_tokens || post->finish ? echo(c, scores, &err) : BW_OK;
+    st = post->n_tokens || post->finish ? echo(c, scored, &err) : BW_OK;
     for (int i = 0; i < post->n_tokens && !st && !bw_answer_text_over(c->text); i++)
         st = take_token(c, post, i, &err);
     if (st)
@@ -213,11 +214,11 @@ static void hold_or_take(bw_choice *c, bw_post *post)
     while (c->held && c->ticket) {
         bw_post *first = c->held;
         c->held = first->next;
-        take_post(c, first, post->prompt_logprobs);
+        take_post(c, first, post);
         bw_post_free(first);
     }
     if (c->ticket)
-        take_post(c, post, post->prompt_logprobs);
+        take_post(c, post, post);
     bw_post_free(post);
 }
 

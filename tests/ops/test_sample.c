@@ -485,10 +485,18 @@ TEST(logprobs_are_those_of_the_raw_row)
             }
             for (int i = 0; i < 2 && n > 1; i++) /* the timeline's next token */
                 m.seqs.tokens[i * CONTEXT + rows[i].pos + 1] = order[(kept - 1) * i / 2].id;
-            bw_cpu_score(&m.cpu->base, logprobs, both, VOCAB, n, &m.seqs, rows, 2);
-            for (int i = 0; i < 2 && n > 1; i++) {
-                const double value = exact_logprob(x, n, order[(kept - 1) * i / 2].id);
+            bw_logprob best[2 * MAX_TOP];
+            memset(best, 0xff, sizeof best); /* NaN */
+            bw_cpu_score(&m.cpu->base, &(bw_score_args){ .seqs = &m.seqs, .rows = rows, .n_rows = 2, .logits = both,
+                                                         .vocab = VOCAB, .n_tokens = n, .out = logprobs, .top = best,
+                                                         .max_top = MAX_TOP });
+            for (int i = 0; i < 2 && n > 1; i++) { /* of all columns */
+                const double value = exact_logprob(both + i * VOCAB, VOCAB, order[(kept - 1) * i / 2].id);
                 check(fabs(logprobs[i] - value) <= 4e-6 + 1e-7 * fabs(value) || logprobs[i] == value);
+            }
+            for (int i = 0; i < MAX_TOP; i++) {
+                check(best[i].token == (i >= m.seqs.samplers[0].n_logprobs ? -1 : i >= kept ? -1 : order[i].id));
+                check(isnan(best[MAX_TOP + i].logprob)); /* wants none */
             }
             check_guards();
             fixture_destroy(m.cpu);

@@ -210,7 +210,7 @@ TEST(a_stop_token_ends_the_answer_wherever_it_was_accepted)
     bw_model_close(model);
 }
 
-TEST(prompt_logprobs_are_the_softmax_of_prompt_logits)
+TEST(prompt_logprobs_and_alternatives_are_the_softmax_of_prompt_logits)
 {
     bw_model *model = lamb();
     bw_engine *engine = open_engine(model, 300, 16, 1, BW_KV_F32);
@@ -223,8 +223,12 @@ TEST(prompt_logprobs_are_the_softmax_of_prompt_logits)
     bw_request r = greedy_request(model, ids, N, 0);
     r.prompt_logits = logits;
     r.prompt_logprobs = logprobs;
+    bw_logprob top[N][3];
+    r.prompt_top = top[0];
+    r.n_logprobs = 3;
     run_request(engine, &r, &out);
     check_int(out.n_tokens, 0);
+    const int n_tokens = bw_model_get_info(model)->n_tokens;
     for (int i = 1; i < N; i++) {
         double sum = 0, most = -INFINITY;
         for (int v = 0; v < V; v++) /* rows that are no tokens count too */
@@ -233,6 +237,15 @@ TEST(prompt_logprobs_are_the_softmax_of_prompt_logits)
             sum += exp((double)logits[(i - 1) * V + v] - most);
         const double want = (double)logits[(i - 1) * V + ids[i]] - most - log(sum);
         check_that(fabs(want - (double)logprobs[i]) < 1e-4, "row %d: %g, expected %g", i, (double)logprobs[i], want);
+        for (int k = 0; k < 3; k++) {
+            const float x = logits[(i - 1) * V + top[i][k].token];
+            int n_before = 0;
+            for (int v = 0; v < n_tokens; v++)
+                n_before += logits[(i - 1) * V + v] > x || (logits[(i - 1) * V + v] == x && v < top[i][k].token);
+            check_that(n_before == k, "row %d: alternative %d is the one at rank %d", i, k, n_before);
+            check(fabs((double)x - most - log(sum) - (double)top[i][k].logprob) < 1e-4);
+            check(top[i][k].token != ids[i] || same_bits(&top[i][k].logprob, &logprobs[i], 1));
+        }
     }
     check(logprobs[0] == 0);
     free(logits);
@@ -300,5 +313,5 @@ TESTS_MAIN(ENTRY(requests_that_cannot_be_served_are_refused_before_they_start),
            ENTRY(a_model_without_a_head_runs_but_does_not_draft), ENTRY(the_context_may_be_filled_to_its_last_token),
            ENTRY(nothing_comes_after_a_cancel), ENTRY(evaluation_does_not_make_a_sequence_draft),
            ENTRY(damaged_weights_end_in_a_message_not_in_gibberish), ENTRY(a_stop_token_ends_the_answer_wherever_it_was_accepted),
-           ENTRY(prompt_logprobs_are_the_softmax_of_prompt_logits), ENTRY(the_plan_is_what_is_taken),
+           ENTRY(prompt_logprobs_and_alternatives_are_the_softmax_of_prompt_logits), ENTRY(the_plan_is_what_is_taken),
            ENTRY(opening_survives_every_failed_allocation))

@@ -404,14 +404,12 @@ TEST(chat_logprobs_are_of_every_token_streamed_or_not)
 /* What an engine of our own says of the same tokens. */
 static void score_prompt(const int32_t *ids, int n, float *scores)
 {
-    bw_error err;
     bw_engine *engine = open_engine(model, CONTEXT, 0, 1, BW_KV_F16);
     bw_request r = greedy_request(model, ids, n, 0);
     static run out;
     r.prompt_logprobs = scores;
     run_request(engine, &r, &out);
     bw_engine_destroy(engine);
-    (void)err;
 }
 
 TEST(an_echoed_prompt_has_exact_logprobs)
@@ -441,6 +439,31 @@ TEST(an_echoed_prompt_has_exact_logprobs)
         json_object_put(a);
     }
     bw_free(ids);
+    stop();
+}
+
+/* A harness that scores asks whether a token is the most probable one: it, and the best, are always there. */
+TEST(an_echoed_prompt_has_alternatives)
+{
+    start();
+    struct json_object *a = ask_json(COMPLETION, "{\"prompt\":\"Once upon a time there was\",\"max_tokens\":0,\"temperature\":0,"
+                                                 "\"echo\":true,\"logprobs\":1}", 200);
+    struct json_object *tops = at(a, "choices.0.logprobs.top_logprobs"), *scores = at(a, "choices.0.logprobs.token_logprobs");
+    const size_t n = json_object_array_length(tops);
+    check(n > 3 && json_object_array_get_idx(tops, 0) == NULL);
+    for (size_t i = 1; i < n; i++) {
+        struct json_object *top = json_object_array_get_idx(tops, i);
+        double best = -INFINITY, own = json_object_get_double(json_object_array_get_idx(scores, i));
+        bool has_own = false;
+        json_object_object_foreach(top, token, value) {
+            (void)token;
+            best = fmax(best, json_object_get_double(value));
+            has_own = has_own || json_object_get_double(value) == own;
+        }
+        check_that(has_own && best >= own, "token %zu: %s", i, json_object_to_json_string(top));
+        check_int(json_object_object_length(top), best == own ? 1 : 2);
+    }
+    json_object_put(a);
     stop();
 }
 
@@ -767,7 +790,7 @@ TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_a
            ENTRY(every_token_of_a_completion_is_an_event), ENTRY(choices_begin_in_index_order_and_differ_by_seed),
            ENTRY(several_prompts_are_numbered_prompt_major), ENTRY(a_stop_string_ends_the_answer_and_its_tokens_count),
            ENTRY(a_stop_token_of_the_request_is_the_reason), ENTRY(chat_logprobs_are_of_every_token_streamed_or_not),
-           ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echo_streams_like_it_is_answered_whole),
+           ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echoed_prompt_has_alternatives), ENTRY(an_echo_streams_like_it_is_answered_whole),
            ENTRY(a_thinking_budget_closes_the_block), ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
            ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
            ENTRY(a_client_that_leaves_frees_its_sequences), ENTRY(a_client_may_leave_while_its_body_is_read),

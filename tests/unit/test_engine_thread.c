@@ -427,12 +427,16 @@ TEST(prompt_logprobs_come_with_the_last_post)
     float want[PROMPT], asks;
     run *out = calloc(1, sizeof *out);
     bw_request r = subjects[3];
+    static bw_logprob top[PROMPT * 2];
     r.prompt_logprobs = want;
+    r.prompt_top = top;
+    r.n_logprobs = 2;
     run_request(engine, &r, out);
     bw_engine_thread *t = start(engine, wake_nobody, NULL);
     bw_ticket ticket;
     bw_error err;
     r.prompt_logprobs = &asks;
+    r.prompt_top = NULL;
     check_ok(bw_engine_thread_submit(t, &r, 1, &ticket, &err), err);
     wait_until_gone(t);
     bw_post *post;
@@ -450,6 +454,7 @@ TEST(prompt_logprobs_come_with_the_last_post)
             seen = true;
             check_int(post->n_prompt, r.n_prompt);
             check(same_bits(post->prompt_logprobs, want, (size_t)r.n_prompt));
+            check(memcmp(post->prompt_top + 2, top + 2, sizeof *top * 2 * (size_t)(r.n_prompt - 1)) == 0);
         }
         bw_post_free(post);
     }

@@ -154,8 +154,7 @@ void bw_cpu_attention(bw_backend *be, const bw_attn_args *args);
 void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args);
 /* sample_cpu.c, accept_cpu.c */
 void bw_cpu_sample(bw_backend *be, const bw_sample_args *args);
-void bw_cpu_score(bw_backend *be, float *out, const float *logits, int vocab, int n_tokens, const bw_sequences *seqs,
-                  const bw_row *rows, int n_rows);
+void bw_cpu_score(bw_backend *be, const bw_score_args *args);
 void bw_cpu_accept(bw_backend *be, const bw_accept_args *args);
 void bw_cpu_push_drafts(bw_backend *be, bw_sequences *seqs, bw_row *rows, const int32_t *sampled, int n_rows);
 

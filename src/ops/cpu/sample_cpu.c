@@ -466,29 +466,30 @@ void bw_cpu_sample(bw_backend *be, const bw_sample_args *args)
 
 typedef struct score_work {
     const bw_cpu *cpu;
-    float *out;
-    const float *logits;
-    int vocab, n_tokens;
-    const bw_sequences *seqs;
-    const bw_row *rows;
+    const bw_score_args *args;
 } score_work;
 
 static void score_row(void *arg, int i, int thread)
 {
-    (void)thread;
     const score_work *work = arg;
-    const bw_row row = work->rows[i];
-    const float *x = work->logits + (size_t)i * (size_t)work->vocab;
-    assert(row.pos + 1 < work->seqs->context);
-    const int32_t token = work->seqs->tokens[(size_t)row.slot * (size_t)work->seqs->context + row.pos + 1];
-    const bool is_token = token >= 0 && token < work->n_tokens;
-    work->out[i] = is_token ? logprob_of(log_softmax_of(work->cpu, x, work->n_tokens), x[token]) : -INFINITY;
+    const bw_score_args *args = work->args;
+    const bw_row row = args->rows[i];
+    const float *x = args->logits + (size_t)i * (size_t)args->vocab;
+    assert(row.pos + 1 < args->seqs->context);
+    const int32_t token = args->seqs->tokens[(size_t)row.slot * (size_t)args->seqs->context + row.pos + 1];
+    const bool is_token = token >= 0 && token < args->vocab;
+    const log_softmax softmax = log_softmax_of(work->cpu, x, args->vocab);
+    args->out[i] = is_token ? logprob_of(softmax, x[token]) : -INFINITY;
+    const int asked = args->seqs->samplers[row.slot].n_logprobs, n_top = asked < args->max_top ? asked : args->max_top;
+    if (args->top && n_top > 0)
+        report_top(args->top + (size_t)i * (size_t)args->max_top, n_top, x, args->n_tokens, softmax,
+                   scratch_of(work->cpu, thread, args->vocab).list);
 }
 
-void bw_cpu_score(bw_backend *be, float *out, const float *logits, int vocab, int n_tokens, const bw_sequences *seqs,
-                  const bw_row *rows, int n_rows)
+void bw_cpu_score(bw_backend *be, const bw_score_args *args)
 {
     bw_cpu *cpu = bw_cpu_of(be);
-    score_work work = { cpu, out, logits, vocab, n_tokens, seqs, rows };
-    bw_cpu_for(cpu, n_rows, 8.0 * n_rows * n_tokens, score_row, &work); /* an exponential each */
+    assert(args->n_tokens >= 1 && args->n_tokens <= args->vocab);
+    score_work work = { cpu, args };
+    bw_cpu_for(cpu, args->n_rows, 8.0 * args->n_rows * args->vocab, score_row, &work); /* an exponential each */
 }
