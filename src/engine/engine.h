@@ -13,6 +13,7 @@
 #include "cache/pages.h"
 #include "cache/prefix_tree.h"
 #include "cache/slots.h"
+#include "engine/loop_guard.h"
 #include "engine/pace.h"
 #include "engine/sequence.h"
 #include "model/forward.h"
@@ -92,6 +93,7 @@ struct bw_engine {
     bw_sequence **order;    /* [n_sequences] scratch of the scheduler: those that run, oldest first */
     bw_sequence **queue;    /* [n_sequences] scratch of the scheduler */
     int n_order;
+    bw_loop_guard *guards;  /* [max_seqs] by slot, of sequences that asked for one */
     int *page_arrays;       /* [max_seqs, max_pages] by slot: what a running sequence's pages point into */
     bw_seq_id next_id;
     bw_event *events; /* [max_seqs] of the last step */

@@ -162,6 +162,7 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &e->queue, entries, sizeof *e->queue, true },
         { &e->events, seqs, sizeof *e->events, true },
         { &e->event_usage, seqs, sizeof *e->event_usage, true },
+        { &e->guards, seqs, sizeof *e->guards, true },
         { &e->event_errors, seqs, sizeof *e->event_errors, true },
         { page_arrays, seqs * (uint64_t)pages_per_sequence(o), sizeof **page_arrays, true },
     };

@@ -119,6 +119,9 @@ static void start(bw_engine *e, bw_sequence *s)
     if (e->tree && bw_pages_free(e->pages) == 0)
         bw_prefix_tree_make_room(e->tree, 1);
     bw_resume(e, s);
+    bw_loop_guard_init(&e->guards[s->slot]);
+    for (int i = 0; s->loop_guard && i < s->n_generated; i++)
+        bw_loop_guard_push(&e->guards[s->slot], s->tokens[s->n_prompt + i]);
     if (s->started)
         return;
     s->started = true;

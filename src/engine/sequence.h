@@ -43,6 +43,7 @@ typedef struct bw_sequence {
     bw_draft_policy policy;
     int n_logprobs;
     uint64_t cache_salt;
+    bool loop_guard;
     bool cached; /* reads and writes the prefix cache */
     int priority;
     bw_usage usage;

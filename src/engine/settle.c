@@ -72,8 +72,11 @@ static void settle_tokens(bw_engine *e, int i, bw_event *event)
         }
         s->tokens[bw_sequence_known(s)] = tokens[n];
         s->n_generated++;
+        const bool loops = s->loop_guard && bw_loop_guard_push(&e->guards[s->slot], tokens[n]);
         if (is_stop(s, tokens[n++]))
             event->finish = BW_FINISH_STOP;
+        else if (loops)
+            event->finish = BW_FINISH_LOOP;
         else if (s->n_generated >= s->max_tokens)
             event->finish = BW_FINISH_LENGTH;
     }

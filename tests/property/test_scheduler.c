@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "engine/loop_guard.h"
 #include "lib/tiny_model.h"
 
 enum { CONTEXT = 1000, MANY = 32 };
@@ -252,7 +253,51 @@ TEST(a_full_step_drafts_less)
     bw_model_close(model);
 }
 
+/* The guard sees committed tokens: its verdict falls at the same token with drafts and after a preemption. */
+TEST(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed)
+{
+    bw_model *model = tiny();
+    run *out = calloc(1, sizeof *out);
+    const bw_logit_bias always = { 7, 1e4f };
+    bw_request r = request(model, 0, 20, 600);
+    r.logit_bias = &always;
+    r.n_logit_bias = 1;
+    r.loop_guard = true;
+    bw_engine *engine = open(model, 2, 0, 0);
+    for (r.draft = 0; r.draft <= 4; r.draft += 2) {
+        run_request(engine, &r, out);
+        check_int(out->finish, BW_FINISH_LOOP);
+        check_int(out->n_tokens, BW_LOOP_TOKENS + 1);
+    }
+    r.loop_guard = false;
+    run_request(engine, &r, out);
+    check_int(out->n_tokens, 600);
+    r.loop_guard = true;
+    bw_engine_destroy(engine);
+
+    engine = open(model, 1, 0, 0); /* paused for another in the middle, so computed again */
+    bw_request other = request(model, 1, 5, 3);
+    int count[2] = { 0 };
+    r.user = (void *)(intptr_t)1;
+    other.user = (void *)(intptr_t)2;
+    const bw_seq_id id = submit(engine, &r);
+    while (count[0] < 100)
+        step(engine, count);
+    bw_engine_pause(engine, id, true);
+    submit(engine, &other);
+    while (count[1] < 3)
+        step(engine, count);
+    bw_engine_pause(engine, id, false);
+    while (!bw_engine_idle(engine))
+        step(engine, count);
+    check_int(count[0], BW_LOOP_TOKENS + 1);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+    free(out);
+}
+
 TESTS_MAIN(ENTRY(those_that_wait_start_by_priority_and_then_age),
            ENTRY(a_long_prompt_takes_its_least_beside_decoding_and_stalls_nobody),
            ENTRY(a_short_prompt_overtakes_a_long_one_but_not_for_ever), ENTRY(the_same_prompt_many_times_is_computed_once),
-           ENTRY(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later), ENTRY(a_full_step_drafts_less))
+           ENTRY(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later), ENTRY(a_full_step_drafts_less),
+           ENTRY(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed))
