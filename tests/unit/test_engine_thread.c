@@ -221,13 +221,9 @@ static void *be_a_client(void *arg)
     return NULL;
 }
 
-TEST(every_admitted_request_ends_once_or_was_cancelled)
+static void serve_a_crowd(bw_engine *engine)
 {
     enum { CLIENTS = 8 };
-    bw_model *model = tiny();
-    make_subjects(model, 40);
-    const uint64_t used = bw_mem_used(BW_MEM_MISC);
-    bw_engine *engine = open_engine(model, CONTEXT, 0, MAX_SEQS, BW_KV_F16);
     crowd all = { .thread = start(engine, wake_nobody, NULL) };
     bw_engine_thread_set_admission(all.thread, (bw_admission){ .max_requests = 9, .max_tokens = 9 * PROMPT });
     pthread_mutex_init(&all.lock, NULL);
@@ -261,8 +257,34 @@ TEST(every_admitted_request_ends_once_or_was_cancelled)
     free(got);
     bw_engine_thread_destroy(all.thread);
     check(bw_engine_idle(engine));
+}
+
+TEST(every_admitted_request_ends_once_or_was_cancelled)
+{
+    bw_model *model = tiny();
+    make_subjects(model, 40);
+    const uint64_t used = bw_mem_used(BW_MEM_MISC);
+    bw_engine *engine = open_engine(model, CONTEXT, 0, MAX_SEQS, BW_KV_F16);
+    serve_a_crowd(engine);
     bw_engine_destroy(engine);
     check_int(bw_mem_used(BW_MEM_MISC), used);
+    bw_model_close(model);
+}
+
+/* Some wait in the engine and not in the inbox, and pages are few: sequences give way to others. */
+TEST(a_crowd_is_served_alike_where_memory_is_short_and_prompts_are_cached)
+{
+    bw_model *model = tiny();
+    make_subjects(model, 40);
+    bw_engine_options options = { .context = CONTEXT, .max_seqs = MAX_SEQS, .max_waiting = 3, .cache_memory = 16 << 20 };
+    bw_engine *engine;
+    bw_memory_plan plan;
+    bw_error err;
+    check_ok(bw_engine_plan(model, &options, &plan, &err), err);
+    options.kv_memory = plan.kv / MAX_SEQS; /* one full context */
+    check_ok(bw_engine_create(&engine, model, &options, &err), err);
+    serve_a_crowd(engine);
+    bw_engine_destroy(engine);
     bw_model_close(model);
 }
 
@@ -574,6 +596,7 @@ TEST(creating_survives_every_failed_allocation)
 }
 
 TESTS_MAIN(ENTRY(posts_are_what_an_engine_stepped_by_hand_gives), ENTRY(every_admitted_request_ends_once_or_was_cancelled),
+           ENTRY(a_crowd_is_served_alike_where_memory_is_short_and_prompts_are_cached),
            ENTRY(a_full_queue_refuses_all_of_a_request_or_none),
            ENTRY(nothing_follows_a_cancel_and_a_paused_request_stands_still),
            ENTRY(destroying_a_busy_thread_leaves_nothing_behind), ENTRY(prompt_logprobs_come_with_the_last_post),
