@@ -1,4 +1,4 @@
-/* Biases, early stops held back and thinking budgets: what they promise, and that nothing the engine
+/* Biases, early stops held back, thinking budgets, the loop guard: what they promise, and that nothing the engine
  * decides (drafts right or wrong, fixed or chosen, the batch, the cut of the prompt) changes a byte. */
 #include "lib/runs.h"
 
@@ -180,6 +180,35 @@ TEST(a_bias_moves_what_it_should_and_no_log_probability)
     bw_model_close(model);
 }
 
+TEST(a_loop_is_ended_at_the_same_token_however_it_was_computed)
+{
+    tiny_shape shape;
+    bw_model *model = tiny(&shape);
+    bw_engine *engine = open_engine(model, CONTEXT, 0, 1, BW_KV_F16);
+    int32_t ids[] = { 1, 2, 3 };
+    static run out;
+    const bw_logit_bias always = { 7, 1000 };
+    bw_request r = greedy_request(model, ids, 3, 280);
+    r.logit_bias = &always;
+    r.n_logit_bias = 1;
+    for (int draft = 0; draft <= BW_MAX_DRAFTS; draft++) {
+        r.draft = draft;
+        r.loop_guard = false;
+        run_request(engine, &r, &out);
+        check_int(out.finish, BW_FINISH_LENGTH);
+        check_int(out.n_tokens, 280);
+        r.loop_guard = true;
+        run_request(engine, &r, &out);
+        check_int(out.finish, BW_FINISH_LOOP);
+        check_int(out.n_tokens, 257); /* said once, then 256 times again */
+    }
+    r.max_tokens = 256;
+    run_request(engine, &r, &out);
+    check_int(out.finish, BW_FINISH_LENGTH);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
 TEST(extras_that_make_no_sense_are_refused)
 {
     tiny_shape shape;
@@ -232,4 +261,5 @@ TEST(extras_that_make_no_sense_are_refused)
 }
 
 TESTS_MAIN(ENTRY(drafts_batches_and_cuts_change_nothing_of_biased_held_and_forced_answers),
-           ENTRY(a_bias_moves_what_it_should_and_no_log_probability), ENTRY(extras_that_make_no_sense_are_refused))
+           ENTRY(a_bias_moves_what_it_should_and_no_log_probability),
+           ENTRY(a_loop_is_ended_at_the_same_token_however_it_was_computed), ENTRY(extras_that_make_no_sense_are_refused))
