@@ -352,6 +352,11 @@ static bw_status submit_all(bw_generation *g, const bw_request *shared, bw_error
             q->marks = r->marks;
             q->n_marks = r->n_marks;
         }
+        g->choices[i].mark = q->n_prompt - 1;
+        if (r->n > 1 && q->n_marks == 0 && q->n_prompt > 1) { /* a chat has marks; a text's choices share all of it */
+            q->marks = &g->choices[i].mark;
+            q->n_marks = 1;
+        }
     }
     if (!st)
         st = bw_engine_thread_submit(g->owner->server->thread, requests, g->n_choices, tickets, err);

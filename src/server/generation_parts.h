@@ -22,6 +22,7 @@ typedef struct bw_choice {
     const bw_api_prompt *prompt;
     bw_answer_text *text;
     bool wants_scores; /* log-probabilities of the prompt, which come with the last post: */
+    int mark;                 /* where the others of its prompt may begin: a state is saved there */
     bw_post *held, **held_end; /* those before it, until then */
     bool echoed;
     int n_unsent;     /* tokens since the last chunk */

@@ -358,6 +358,29 @@ TEST(a_stop_string_ends_the_answer_and_its_tokens_count)
     stop();
 }
 
+/* 100 words, four choices: the first computes them, the others begin where its last token is missing. */
+TEST(choices_of_a_text_share_its_prompt)
+{
+    start();
+    char body[1024] = "{\"prompt\":\"";
+    for (int i = 0; i < 100; i++)
+        strcat(body, " sheep");
+    strcat(body, "\",\"n\":4,\"max_tokens\":4,\"temperature\":0}");
+    struct json_object *a = ask_json(COMPLETION, body, 200);
+    const double n = number_at(a, "usage.prompt_tokens");
+    check(n > 64);
+    bw_engine_stats stats;
+    bw_engine_thread_stats(server.thread, &stats);
+    check_int(stats.cached_tokens, 3 * (n - 1));
+    for (int i = 1; i < 4; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "choices.%d.text", i);
+        check_str(text_at(a, path), text_at(a, "choices.0.text"));
+    }
+    json_object_put(a);
+    stop();
+}
+
 TEST(a_stop_token_of_the_request_is_the_reason)
 {
     start();
@@ -507,6 +530,7 @@ TEST(the_second_turn_of_a_chat_comes_from_the_cache)
     json_object_put(a);
     a = ask_json(CHAT, body, 200);
     check_int(number_at(a, "usage.prompt_tokens_details.cached_tokens"), number_at(a, "timings.cache_n"));
+    check(number_at(a, "timings.cache_n") > 0);
     check_that(at(a, "timings") && json_object_object_get_ex(at(a, "timings"), "cache_miss", NULL), "%s", json_object_to_json_string(a));
     free(body);
     json_object_put(a);
@@ -789,7 +813,7 @@ TEST(a_slow_reader_pauses_itself_and_nobody_else)
 TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_answer_says), ENTRY(no_delta_holds_two_kinds),
            ENTRY(every_token_of_a_completion_is_an_event), ENTRY(choices_begin_in_index_order_and_differ_by_seed),
            ENTRY(several_prompts_are_numbered_prompt_major), ENTRY(a_stop_string_ends_the_answer_and_its_tokens_count),
-           ENTRY(a_stop_token_of_the_request_is_the_reason), ENTRY(chat_logprobs_are_of_every_token_streamed_or_not),
+           ENTRY(choices_of_a_text_share_its_prompt), ENTRY(a_stop_token_of_the_request_is_the_reason), ENTRY(chat_logprobs_are_of_every_token_streamed_or_not),
            ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echoed_prompt_has_alternatives), ENTRY(an_echo_streams_like_it_is_answered_whole),
            ENTRY(a_thinking_budget_closes_the_block), ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
            ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
