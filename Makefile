@@ -31,7 +31,7 @@ endif
 
 PACKAGES := json-c libpcre2-8 libutf8proc libcrypto libevent_core libevent_extra libevent_pthreads
 GOALS := $(or $(MAKECMDGOALS),all)
-WANTED := $(PACKAGES) libedit $(if $(filter test test-% tests asan tsan build%,$(GOALS)),cmocka)
+WANTED := $(PACKAGES) libedit $(if $(filter test test-% tests asan tsan soak-engine build%,$(GOALS)),cmocka)
 ifneq ($(filter-out help clean,$(GOALS)),)
   ifneq ($(shell $(PKG_CONFIG) --exists $(WANTED) 2>/dev/null && command -v $(CC) >/dev/null && echo yes),yes)
     $(error a compiler ($(CC)), pkg-config or a development package ($(WANTED)) is missing: run ./scripts/setup)
@@ -92,6 +92,7 @@ help:
 	@echo 'make install      PREFIX=$(PREFIX) DESTDIR=: program, library (static, shared), header, pkg-config file'
 	@echo 'make asan         unit and property tests with the address and undefined sanitizers'
 	@echo 'make tsan         unit and property tests with the thread sanitizer'
+	@echo 'make soak-engine  random requests against a busy engine for SOAK_SECONDS, 600; another seed each time'
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
 	@echo 'make test-web     the web page in Chromium, against a mock and the server (needs chromium, node, npm)'
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
@@ -215,6 +216,10 @@ asan: asan-build
 	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(ASAN_TESTS)
 tsan: tsan-build
 	@$(RUN_ENV) BW_TEST_LIMIT=3000 tests/run -j $(TEST_JOBS) $(TSAN_TESTS)
+# The seed is printed with what failed: BW_TEST_SEED=N repeats it.
+soak-engine: $(BUILD)/tests/property/test_serving_identity
+	BW_TEST_SEED=$${BW_TEST_SEED:-$$(date +%s)} BW_SOAK_SECONDS=$(or $(SOAK_SECONDS),600) $(RUN_ENV) $<
+.PHONY: soak-engine
 test-fuzz: asan-build
 	@$(RUN_ENV) tests/run $(REPLAYS)
 
