@@ -81,7 +81,7 @@ SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 PROGRAM := $(if $(filter build,$(BUILD)),bellwether,$(BUILD)/bellwether)
 SYNTH := $(if $(filter build,$(BUILD)),tools/synth,$(BUILD)/tools/synth)
 
-.PHONY: all lib shared tests test test-fuzz test-web asan tsan fuzz install clean help \
+.PHONY: all lib shared tests test test-fuzz test-web test-clients asan tsan fuzz install clean help \
         asan-build tsan-build fuzz-bins sanitized-tests
 .PRECIOUS: $(BUILD)/%.o
 all: $(PROGRAM) $(SYNTH)
@@ -93,6 +93,7 @@ help:
 	@echo 'make asan         unit and property tests with the address and undefined sanitizers'
 	@echo 'make tsan         unit and property tests with the thread sanitizer'
 	@echo 'make soak-engine  random requests against a busy engine for SOAK_SECONDS, 600; another seed each time'
+	@echo 'make test-clients plays real clients (openai, LangChain, ...) against the server; needs PyPI and npm'
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
 	@echo 'make test-web     the web page in Chromium, against a mock and the server (needs chromium, node, npm)'
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
@@ -226,6 +227,10 @@ test-fuzz: asan-build
 # The page in a real browser; skipped with a reason where there is none. Not part of `make test`.
 test-web: $(PROGRAM)
 	@tests/run tests/web/page.sh
+
+# Unmodified clients from PyPI and npm against the server (tests/clients/README.md).
+test-clients: all $(TEST_TOOLS)
+	@tests/clients/run.sh
 
 # Explores; what it finds stays in build-fuzz/ (crash-*, new inputs in corpus/) for a look.
 fuzz:
