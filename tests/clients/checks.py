@@ -53,7 +53,7 @@ def run_cases():
         except Exception as e:
             failed += 1
             where = traceback.extract_tb(e.__traceback__)
-            line = next((f.lineno for f in reversed(where) if f.filename == sys.argv[0]), 0)
+            line = next((f.lineno for f in reversed(where) if os.path.basename(f.filename) == os.path.basename(sys.argv[0])), 0)
             why = " ".join(f"{type(e).__name__}: {e}".split())[:400]
             print(f"not ok {function.__name__}: line {line}, after {time.monotonic() - start:.1f} s: {why}", flush=True)
     sys.exit(1 if failed else 0)

@@ -11,7 +11,7 @@ const prompt = "Tell me a story about a lamb.";
 
 test("chat", async () => {
   const answer = await chatModel().invoke(prompt);
-  check(answer.content.startsWith("Once upon a time"), answer.content);
+  check(answer.content.includes("Lamb"), answer.content);
   equal([answer.usage_metadata.output_tokens, answer.response_metadata.finish_reason], [40, "length"]);
 });
 

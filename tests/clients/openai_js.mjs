@@ -21,7 +21,7 @@ test("chat", async () => {
   const r = await client.chat.completions.create(brief);
   const [choice] = r.choices;
   equal([r.object, r.model, choice.finish_reason, choice.message.role], ["chat.completion", MODEL, "length", "assistant"]);
-  check(choice.message.content.startsWith("Once upon a time"), choice.message.content);
+  check(choice.message.content.includes("Lamb"), choice.message.content);
   equal([r.usage.completion_tokens, r.usage.total_tokens], [40, r.usage.prompt_tokens + 40]);
 });
 

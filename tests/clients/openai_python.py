@@ -3,9 +3,8 @@ import json
 import threading
 import time
 
-import httpx
 import openai
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 from checks import (API_KEY, BASE_URL, ENDLESS, ENDLESS_TOKENS, MODEL, RAIN, STORY, TIGHT_URL, TOOLS, WEATHER, Server,
                     busy_slots, case, check, equal, get, raises, run_cases, slot_is_free_soon, until)
@@ -28,7 +27,7 @@ def chat():
     r = client.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=40, reasoning_effort="none")
     choice = r.choices[0]
     equal((r.object, r.model, choice.finish_reason, choice.message.role), ("chat.completion", MODEL, "length", "assistant"))
-    check(choice.message.content.startswith("Once upon a time"), choice.message.content)
+    check("Lamb" in choice.message.content, choice.message.content)
     equal(r.usage.completion_tokens, 40)
     equal(r.usage.total_tokens, r.usage.prompt_tokens + 40)
 
@@ -79,12 +78,13 @@ def two_choices():
 
 @case
 def the_sdks_own_accumulator():
-    with client.chat.completions.stream(model=MODEL, messages=STORY, n=2, max_tokens=12, seed=1,
-                                        stream_options={"include_usage": True}) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=[{"role": "user", "content": "How much is 2 + 3?"}], n=2, seed=1,
+                                        stream_options={"include_usage": True}, reasoning_effort="none") as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
-    check("chunk" in kinds, kinds)
-    equal((len(final.choices), final.usage.completion_tokens), (2, 24))
+    check({"chunk", "content.delta", "content.done"} <= kinds, kinds)
+    equal([c.finish_reason for c in final.choices], ["stop", "stop"])
+    check(all(c.message.content for c in final.choices) and final.usage.completion_tokens > 2, final)
 
 
 @case
@@ -154,9 +154,12 @@ def the_same_seed_gives_the_same_text():
 
 @case
 def stop_strings():
-    r = client.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=200, stop=[" time"], reasoning_effort="none")
-    equal((r.choices[0].message.content, r.choices[0].finish_reason), ("Once upon a", "stop"))
-    equal(r.choices[0].stop_reason, " time")
+    r = client.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=200, stop=["xyzzy", "Once"], reasoning_effort="none")
+    whole = client.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=200, reasoning_effort="none")
+    text = whole.choices[0].message.content
+    check("Once" in text, text)
+    equal((r.choices[0].message.content, r.choices[0].finish_reason), (text[:text.index("Once")], "stop"))
+    equal(r.choices[0].stop_reason, "Once")
 
 
 @case
@@ -244,7 +247,7 @@ def a_full_queue_is_tried_again():
         if response.status_code == 429:  # what is in the way goes away
             left.set()
             runs.close()
-    tries = OpenAI(base_url=TIGHT_URL, api_key=API_KEY, max_retries=5, http_client=httpx.Client(event_hooks={"response": [look]}, timeout=120))
+    tries = OpenAI(base_url=TIGHT_URL, api_key=API_KEY, max_retries=5, http_client=DefaultHttpxClient(event_hooks={"response": [look]}, timeout=120))
     r = tries.chat.completions.create(model=MODEL, messages=STORY, max_tokens=4)
     waits.join(30)
     equal((seen[0][0], seen[-1][0]), (429, 200), seen)
@@ -267,7 +270,7 @@ def a_restart_is_survived():
         held = holder.chat.completions.create(model=MODEL, messages=STORY, max_tokens=ENDLESS_TOKENS, stream=True, extra_body=ENDLESS)
         next(iter(held))
         tries = OpenAI(base_url=server.url, api_key=API_KEY, max_retries=8, timeout=120,
-                       http_client=httpx.Client(event_hooks={"response": [look]}, timeout=120))
+                       http_client=DefaultHttpxClient(event_hooks={"response": [look]}, timeout=120))
         tries.models.list()
         seen.clear()
         at_first.clear()

@@ -92,6 +92,7 @@ play() {
         table+=("$name|-|skipped: ${why:0:60}")
         return
     fi
+    local start=$SECONDS
     timeout 600 "${@:2}" >"$work/client.log" 2>"$work/client.err" </dev/null
     local status=$?
     sed -nE "s/^(ok|not ok) (.*)/\1 $name: \2/p" "$work/client.log"
@@ -102,7 +103,7 @@ play() {
         no=$((no + 1))
     fi
     passed=$((passed + yes)) failed=$((failed + no))
-    table+=("$name|$(sed -n 's/^version //p' "$work/client.log")|$yes of $((yes + no)) passed")
+    table+=("$name|$(sed -n 's/^version //p' "$work/client.log")|$yes of $((yes + no)) passed|$((SECONDS - start)) s")
 }
 
 python_client() { # name, script, requirements
@@ -130,7 +131,7 @@ why=
 is_wanted curl && play curl $here/curl.sh
 python_client openai-python openai_python.py openai==3.54.0
 python_client langchain-python langchain_python.py langchain-openai==1.7.3 langchain-core==1.7.2
-python_client litellm litellm_python.py litellm==1.106.2
+python_client litellm litellm_python.py litellm==1.106.2 mcp==2.3.0 # which tools need
 js_client openai-js openai_js.mjs openai
 js_client openai-js-6 openai_js.mjs openai-6
 js_client ai-sdk ai_sdk.mjs ai @ai-sdk/openai-compatible
@@ -152,7 +153,7 @@ done
 servers=()
 
 echo
-printf '%s\n' 'client|version|result' "${table[@]}" | awk -F'|' '{ printf "%-18s %-40s %s\n", $1, $2, $3 }'
+printf '%s\n' 'client|version|result|time' "${table[@]}" | awk -F'|' '{ printf "%-18s %-40s %-18s %s\n", $1, $2, $3, $4 }'
 echo
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]
