@@ -40,7 +40,7 @@ export async function runCases() {
     const start = Date.now();
     try {
       const note = await run();
-      console.log(`ok ${name}${note ? `  # ${note}` : ""}`);
+      console.log(`ok ${name}  # ${note ? `${note}, ` : ""}${((Date.now() - start) / 1000).toFixed(1)} s`);
     } catch (e) {
       failed++;
       const line = /mjs:(\d+)/.exec((e.stack ?? "").replaceAll(/checks\.mjs:\d+/g, ""))?.[1];

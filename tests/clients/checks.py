@@ -49,7 +49,7 @@ def run_cases():
         start = time.monotonic()
         try:
             note = function()
-            print(f"ok {function.__name__}" + (f"  # {note}" if note else ""), flush=True)
+            print(f"ok {function.__name__}  # " + (f"{note}, " if note else "") + f"{time.monotonic() - start:.1f} s", flush=True)
         except Exception as e:
             failed += 1
             where = traceback.extract_tb(e.__traceback__)

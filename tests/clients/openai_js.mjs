@@ -143,7 +143,7 @@ test("a full queue is tried again", async () => {
   equal([seen[0][0], seen.at(-1)[0]], [429, 200], JSON.stringify(seen));
   check(Number(seen[0][1]) >= 1 && Number(seen[0][1]) <= 60, "Retry-After", seen);
   equal(r.usage.completion_tokens, 4);
-  return `statuses ${seen.map(([s]) => s)}`;
+  return `status and Retry-After: ${JSON.stringify(seen)}`;
 });
 
 test("a restart is survived", async () => {
@@ -167,7 +167,7 @@ test("a restart is survived", async () => {
     server.start();
     equal((await answer).usage.completion_tokens, 4);
     equal([seen[0][0], seen.at(-1)[0]], [503, 200], JSON.stringify(seen));
-    return `statuses ${seen.map(([s]) => s)}`;
+    return `status and Retry-After: ${JSON.stringify(seen)}`;
   } finally {
     server.process.kill("SIGKILL");
   }

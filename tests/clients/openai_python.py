@@ -232,9 +232,11 @@ def a_full_queue_is_tried_again():
 
     def wait_in_line():
         try:
-            for _ in patient.chat.completions.create(model=MODEL, messages=STORY, max_tokens=ENDLESS_TOKENS, stream=True, extra_body=ENDLESS):
-                if left.is_set():
-                    break
+            with patient.chat.completions.create(model=MODEL, messages=STORY, max_tokens=ENDLESS_TOKENS, stream=True,
+                                                 extra_body=ENDLESS) as stream:
+                for _ in stream:
+                    if left.is_set():
+                        break
         except openai.OpenAIError:
             pass
     waits = threading.Thread(target=wait_in_line, daemon=True)
@@ -253,7 +255,7 @@ def a_full_queue_is_tried_again():
     equal((seen[0][0], seen[-1][0]), (429, 200), seen)
     check(1 <= int(seen[0][1]) <= 60, "Retry-After", seen)
     equal(r.usage.completion_tokens, 4)
-    return f"statuses {[s for s, _ in seen]}"
+    return f"status and Retry-After: {seen}"
 
 
 @case
