@@ -35,6 +35,12 @@ void bw_conn_want_turn(bw_conn *c)
     bw_http_want_turn(c->http);
 }
 
+void bw_conn_break(bw_conn *c)
+{
+    c->broken = true;
+    bw_conn_want_turn(c);
+}
+
 /* ---- the end ---- */
 
 static void on_input(struct evbuffer *input, const struct evbuffer_cb_info *info, void *arg);
@@ -211,9 +217,11 @@ static void take_body(bw_conn *c, const char *bytes, size_t n)
     bw_exchange *x = c->arriving;
     arm(c, c->http->options.body_timeout_s);
     if (!x->refusal.status) {
+        const size_t before = x->body.n;
         bw_bytes_add(&x->body, bytes, n);
-        if (x->body.failed)
-            refuse(c, 503, "out_of_memory", "the server is out of memory for this body");
+        c->http->n_bodies += x->body.n - before;
+        if (x->body.failed || c->http->n_bodies > BW_HTTP_BODIES_MAX)
+            refuse(c, 503, "out_of_memory", "the server has no memory for this body now");
     } else if (c->strict.n_body > BW_HTTP_DISCARD_MAX) {
         refuse_arriving(c);
     }
@@ -370,7 +378,7 @@ void bw_conn_turn(bw_conn *c)
 {
     if (!c->evcon)
         attach(c);
-    else if (c->flooded && c->phase == BW_CONN_READING)
+    else if (c->broken || (c->flooded && c->phase == BW_CONN_READING))
         drop(c);
     else if (c->phase == BW_CONN_READING && read_held(c))
         bufferevent_trigger(c->bev, EV_READ, 0);

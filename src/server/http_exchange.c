@@ -74,6 +74,7 @@ void bw_exchange_discard(bw_exchange *x)
     }
     if (x->conn->arriving == x)
         x->conn->arriving = NULL;
+    x->http->n_bodies -= x->body.n;
     evhttp_clear_headers(&x->headers);
     bw_bytes_fini(&x->fields);
     bw_bytes_fini(&x->body);
@@ -344,8 +345,11 @@ void bw_exchange_send(bw_exchange *x, const char *events, size_t n)
 {
     if (x->left || !x->streaming || n == 0)
         return;
-    if (!x->pending || evbuffer_add(x->pending, events, n))
-        bw_log(BW_LOG_WARNING, "%s: out of memory for events of a stream", bw_exchange_path(x));
+    if (!x->pending || evbuffer_add(x->pending, events, n)) { /* a stream with a hole must not look whole */
+        bw_log(BW_LOG_WARNING, "%s: out of memory for events of a stream; it is cut off", bw_exchange_path(x));
+        bw_conn_break(x->conn);
+        return;
+    }
     x->sent += n;
     arm_ping(x);
     want_turn(x);

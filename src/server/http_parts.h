@@ -32,7 +32,8 @@ enum {
     BW_HTTP_HELD_MAX = 65536,       /* pipelined bytes kept while a request is answered */
     BW_HTTP_DISCARD_MAX = 1 << 20,  /* body read and dropped to keep a refused request's connection */
     BW_HTTP_LINGER_S = 2,           /* reading on after a refusal, so that the client gets to read it */
-    BW_HTTP_SPARE_CONNECTIONS = 64  /* that are being told that there are too many */
+    BW_HTTP_SPARE_CONNECTIONS = 64, /* that are being told that there are too many */
+    BW_HTTP_BODIES_MAX = 1 << 30    /* bytes of all bodies that are here */
 };
 
 typedef struct bw_conn bw_conn;
@@ -54,6 +55,7 @@ struct bw_http {
     bw_conn **by_fd; /* [n_by_fd] */
     int n_by_fd, n_conns;
     int n_exchanges;
+    size_t n_bodies; /* bytes */
     struct event *turn;    /* runs after the callbacks of this turn of the loop */
     bw_conn *turn_conns;   /* connections and exchanges the turn has to look at */
     bw_exchange *turn_exchanges;
@@ -77,6 +79,7 @@ struct bw_conn {
     bw_phase phase;
     struct evbuffer *held; /* read and not yet looked at */
     bool taking, flooded;  /* flooded: more pipelined bytes came than are kept */
+    bool broken;           /* an answer could not be kept whole: to be dropped */
     bw_strict strict;
     struct event *timer;
     uint64_t first_byte_ns; /* of the request being read; 0: none yet */
@@ -130,6 +133,7 @@ struct bufferevent *bw_conn_make(struct event_base *base, void *http); /* evhttp
 void bw_conn_present(struct evhttp_request *request, void *http);      /* evhttp's gencb */
 void bw_conn_turn(bw_conn *c);
 void bw_conn_want_turn(bw_conn *c);
+void bw_conn_break(bw_conn *c); /* drops it, once nobody is in the middle of it */
 void bw_http_want_turn(bw_http *http);
 
 /* http_exchange.c */

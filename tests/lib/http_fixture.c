@@ -43,8 +43,9 @@ static void rest(void *arg, bw_exchange *x)
 
 static void big(void *arg, bw_exchange *x)
 {
-    size_t n = strtoul(bw_exchange_query(x, "n"), NULL, 10);
-    char *bytes = malloc(n);
+    const char *asked = bw_exchange_query(x, "n");
+    const size_t n = asked ? strtoul(asked, NULL, 10) % 100000000 : 0;
+    char *bytes = malloc(n + 1);
     (void)arg;
     memset(bytes, 'b', n);
     bw_exchange_reply(x, 200, "text/plain", bytes, n);
@@ -77,30 +78,43 @@ static void stream(void *arg, bw_exchange *x)
 }
 
 typedef struct job {
-    bw_exchange *x;
-    size_t n;
+    bw_exchange *x; /* NULL: its client has gone */
+    char *body;     /* a copy: the exchange may end while the worker reads */
+    size_t n, n_counted;
 } job;
 
 static void count(void *arg)
 {
     job *j = arg;
-    bw_exchange_body(j->x, &j->n);
+    while (j->n_counted < j->n && j->body[j->n_counted])
+        j->n_counted++;
 }
 
 static void counted(void *arg)
 {
     job *j = arg;
     char text[32];
-    snprintf(text, sizeof text, "%zu", j->n);
-    bw_exchange_reply(j->x, 200, "text/plain", text, strlen(text));
+    snprintf(text, sizeof text, "%zu", j->n_counted);
+    if (j->x)
+        bw_exchange_reply(j->x, 200, "text/plain", text, strlen(text));
+    free(j->body);
     free(j);
+}
+
+static void job_gone(void *arg)
+{
+    ((job *)arg)->x = NULL;
 }
 
 static void in_worker(void *arg, bw_exchange *x)
 {
     (void)arg;
     job *j = calloc(1, sizeof *j);
+    const char *body = bw_exchange_body(x, &j->n);
     j->x = x;
+    j->body = malloc(j->n + 1);
+    memcpy(j->body, body, j->n + 1);
+    bw_exchange_on_gone(x, job_gone, j);
     bw_work_add(fixture_work, count, counted, j);
 }
 
