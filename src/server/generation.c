@@ -69,6 +69,14 @@ static void report_end(const bw_choice *c, bw_outcome outcome)
         s.first_token_s = since(g->arrived_ns, c->first_ns);
         s.last_token_s = since(g->arrived_ns, c->last_ns);
     }
+    for (int i = 0; i < g->n_choices; i++) { /* the other choices of this prompt */
+        const bw_choice *other = &g->choices[i];
+        if (other == c || other->prompt != c->prompt)
+            continue;
+        const int n = bw_answer_text_tokens(other->text);
+        s.more_choices |= other->ticket != 0;
+        s.most_generated = n > s.most_generated ? n : s.most_generated;
+    }
     bw_metrics_finished(metrics, &s);
 }
 
