@@ -41,7 +41,7 @@ export async function openStore() {
 }
 
 /** crypto.randomUUID exists only on https and localhost. */
-export function newId() {
+function newId() {
   return [...crypto.getRandomValues(new Uint8Array(12))].map((b) => b.toString(16).padStart(2, '0')).join('');
 }
 
