@@ -122,26 +122,6 @@ static void drain_signal(int fd)
         ;
 }
 
-/* Wakes for what the engine has put out. */
-static void on_posts(evutil_socket_t fd, short what, void *arg)
-{
-    serving *s = arg;
-    bw_post *posts;
-    bw_step_record *steps;
-    bw_engine_stats stats;
-    (void)what;
-    drain_signal(fd);
-    bw_engine_thread_take(s->server.thread, &posts, &steps);
-    for (bw_step_record *next; steps; steps = next) {
-        next = steps->next;
-        bw_metrics_step(s->server.metrics, &steps->info);
-        bw_step_record_free(steps);
-    }
-    bw_engine_thread_stats(s->server.thread, &stats);
-    bw_metrics_engine(s->server.metrics, &stats);
-    bw_generations_take_posts(s->server.generations, posts);
-}
-
 static void set_tick(serving *s, int ms)
 {
     const struct timeval every = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
@@ -163,8 +143,36 @@ static void fail_engine(serving *s, const char *message)
     s->status = bw_fail(&s->err, BW_E_INTERNAL, "the engine has failed: %s", message);
     bw_notify("STOPPING=1\nSTATUS=the engine has failed");
     bw_http_set_ready(s->server.http, BW_FAILED, 1, s->server.failure);
-    bw_generations_fail_all(s->server.generations, "engine_failed", s->server.failure);
+    bw_generations_fail_all(s->server.generations, "engine_failed", s->err.message);
     begin_drain(s, 0);
+}
+
+static void look_at_engine(serving *s)
+{
+    char failure[512];
+    if (!s->draining && s->server.thread && bw_engine_thread_failed(s->server.thread, failure, sizeof failure))
+        fail_engine(s, failure);
+}
+
+/* Wakes for what the engine has put out. */
+static void on_posts(evutil_socket_t fd, short what, void *arg)
+{
+    serving *s = arg;
+    bw_post *posts;
+    bw_step_record *steps;
+    bw_engine_stats stats;
+    (void)what;
+    drain_signal(fd);
+    bw_engine_thread_take(s->server.thread, &posts, &steps);
+    for (bw_step_record *next; steps; steps = next) {
+        next = steps->next;
+        bw_metrics_step(s->server.metrics, &steps->info);
+        bw_step_record_free(steps);
+    }
+    bw_engine_thread_stats(s->server.thread, &stats);
+    bw_metrics_engine(s->server.metrics, &stats);
+    look_at_engine(s); /* first: an answer it cannot finish is a 503, not a mistake of ours */
+    bw_generations_take_posts(s->server.generations, posts);
 }
 
 /* Nothing is being answered, and the last bytes have left (or had time to). */
@@ -199,7 +207,6 @@ static void tick_draining(serving *s)
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     serving *s = arg;
-    char failure[512];
     (void)fd;
     (void)what;
     if (s->watchdog_s > 0 && seconds_since(s->watchdog_ns) >= s->watchdog_s) {
@@ -210,10 +217,9 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         s->server.load_progress = bw_loader_progress(s->loader);
         bw_http_set_ready(s->server.http, BW_LOADING, s->server.load_progress, NULL);
     }
+    look_at_engine(s);
     if (s->draining)
         tick_draining(s);
-    else if (s->server.thread && bw_engine_thread_failed(s->server.thread, failure, sizeof failure))
-        fail_engine(s, failure);
 }
 
 /* ---- loading is over ------------------------------------------------------------------------- */
