@@ -8,6 +8,7 @@
  * A generation is freed when no worker has it and nobody looks at it: bw_generation_release. */
 #include <event2/event.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -273,8 +274,9 @@ static void refuse(bw_generation *g, const bw_error *err)
         bw_exchange_fail(x, 503, "service_unavailable", "engine_failed", NULL, 1, "The engine has stopped.");
         break;
     default:
-        bw_log(BW_LOG_WARNING, "request: %s", err->message);
-        bw_exchange_fail(x, 500, "server_error", NULL, NULL, 0, "The server could not start this request.");
+        bw_log(BW_LOG_WARNING, "request %s: %s", bw_exchange_id(x), err->message);
+        snprintf(message, sizeof message, "The server could not start this; its log says why (request %s).", bw_exchange_id(x));
+        bw_exchange_fail(x, 500, "server_error", NULL, NULL, 0, message);
         break;
     }
     bw_generation_release(g);

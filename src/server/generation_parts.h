@@ -22,9 +22,9 @@ typedef struct bw_choice {
     const bw_api_prompt *prompt;
     bw_answer_text *text;
     bool wants_scores; /* log-probabilities of the prompt, which come with the last post: */
-    int mark;                 /* where the others of its prompt may begin: a state is saved there */
     bw_post *held, **held_end; /* those before it, until then */
     bool echoed;
+    int mark;         /* where the others of its prompt may begin: a state is saved there */
     int n_unsent;     /* tokens since the last chunk */
     bw_answer_finish finish;
     bw_usage usage;   /* as of the last post */

@@ -4,6 +4,7 @@
  * In a stream every token is a chunk of its own, also where a step accepted several; all chunks of one
  * call go out in one send per exchange. The role chunks of all choices go out in index order when the
  * first token of any of them comes: clients index by position, and so no choice waits for another. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -31,8 +32,11 @@ static void mark_dirty(bw_generation *g)
 
 static void fail_internal(bw_generation *g, const char *message)
 {
-    bw_log(BW_LOG_WARNING, "request %s: %s", bw_exchange_id(g->exchange), message);
-    bw_generation_fail(g, 500, "server_error", NULL, "The server failed to generate this answer.");
+    char said[256];
+    const char *id = bw_exchange_id(g->exchange);
+    bw_log(BW_LOG_WARNING, "request %s: %s", id, message);
+    snprintf(said, sizeof said, "The server failed while it made this answer; its log says why (request %s).", id);
+    bw_generation_fail(g, 500, "server_error", NULL, said);
 }
 
 /* ---- chunks ---------------------------------------------------------------------------------- */

@@ -490,6 +490,65 @@ TEST(an_echoed_prompt_has_alternatives)
     stop();
 }
 
+static double largest(struct json_object *alternatives)
+{
+    double most = -INFINITY;
+    check(json_object_is_type(alternatives, json_type_object));
+    json_object_object_foreach(alternatives, key, value) {
+        (void)key;
+        most = fmax(most, json_object_get_double(value));
+    }
+    return most;
+}
+
+/* How evaluation harnesses ask: is this continuation what the model would have said? */
+TEST(an_echoed_continuation_shows_whether_it_is_the_most_probable)
+{
+    start();
+    struct json_object *a = ask_json(COMPLETION, "{\"prompt\":\"Once upon a time\",\"max_tokens\":20,\"temperature\":0,"
+                                                 "\"return_token_ids\":true}", 200);
+    struct json_object *prompt = at(a, "choices.0.prompt_token_ids"), *answer = at(a, "choices.0.token_ids");
+    const size_t n_prompt = json_object_array_length(prompt), n = n_prompt + json_object_array_length(answer);
+    struct json_object *ids = json_object_new_array();
+    for (size_t i = 0; i < n; i++)
+        json_object_array_add(ids, json_object_get(i < n_prompt ? json_object_array_get_idx(prompt, i)
+                                                                : json_object_array_get_idx(answer, i - n_prompt)));
+    for (int k = 0; k < 2; k++) { /* as it was said; with another token in it */
+        char body[1024];
+        if (k)
+            json_object_array_put_idx(ids, n - 3, json_object_new_int(17));
+        snprintf(body, sizeof body, "{\"prompt\":%s,\"max_tokens\":1,\"temperature\":0,\"echo\":true,\"logprobs\":1}",
+                 json_object_to_json_string_ext(ids, JSON_C_TO_STRING_PLAIN));
+        struct json_object *b = ask_json(COMPLETION, body, 200);
+        bool greedy = true;
+        for (size_t i = n_prompt; i < n; i++)
+            greedy &= json_object_get_double(json_object_array_get_idx(at(b, "choices.0.logprobs.token_logprobs"), i)) ==
+                      largest(json_object_array_get_idx(at(b, "choices.0.logprobs.top_logprobs"), i));
+        check_int(greedy, k == 0);
+        check(json_object_array_get_idx(at(b, "choices.0.logprobs.top_logprobs"), 0) == NULL);
+        json_object_put(b);
+    }
+    json_object_put(ids);
+    json_object_put(a);
+    stop();
+}
+
+TEST(continuous_usage_counts_up_in_every_chunk)
+{
+    start();
+    events *e = ask_stream(CHAT, "{" STORY ",\"max_tokens\":20,\"stream\":true,\"stream_options\":{\"include_usage\":true,"
+                                 "\"continuous_usage_stats\":true}}");
+    long long before = 0;
+    for (int i = 0; i < e->n; i++) {
+        const long long now = number_at(e->json[i], "usage.completion_tokens");
+        check(now >= before && number_at(e->json[i], "usage.prompt_tokens") == number_at(e->json[0], "usage.prompt_tokens"));
+        before = now;
+    }
+    check_int(before, 20);
+    free_events(e);
+    stop();
+}
+
 TEST(an_echo_streams_like_it_is_answered_whole)
 {
     start();
@@ -645,7 +704,8 @@ TEST(a_failing_sequence_ends_its_stream_with_an_error_event)
     response r = client_response(&c, false, WAIT_S);
     const char *end = strstr(r.body, "data: {\"error\":{");
     check(end && strstr(end, "\"type\":\"server_error\"") && strstr(end, "}}\n\ndata: [DONE]\n\n"));
-    check(!strstr(r.body, "layer 3")); /* no internals */
+    check(!strstr(r.body, "layer 3")); /* no internals, but what to look for in the log */
+    check(strstr(end, response_header(&r, "X-Request-Id")));
     check(client_wait_end(&c, 5));
     response_free(&r);
     client_close(&c);
@@ -770,7 +830,8 @@ static bool first_is_paused(void)
 static bool reads_up_to(client *c, const char *text)
 {
     for (const double end = seconds_now() + WAIT_S; seconds_now() < end;) {
-        if (client_wait(c, text, 0.001))
+        client_idle(c, 0.001);
+        if (strstr(c->data, text))
             return true;
         if (c->n > 4096) {
             memmove(c->data, c->data + c->n - 1024, 1025);
@@ -793,7 +854,7 @@ TEST(a_slow_reader_pauses_itself_and_nobody_else)
     start();
     server.model_id = name;
     client c = client_open(bw_http_port(server.http));
-    post_body(&c, CHAT, "{" STORY NO_THINKING ",\"max_tokens\":1900,\"ignore_eos\":true,\"stream\":true}");
+    post_body(&c, CHAT, "{" STORY NO_THINKING ",\"max_tokens\":1000,\"ignore_eos\":true,\"stream\":true}");
     check(wait_until(one_runs, WAIT_S));
     if (!wait_until(first_is_paused_or_none, WAIT_S) || nothing_lives()) { /* the kernel's own buffers hold all of it */
         client_close(&c);
@@ -803,10 +864,39 @@ TEST(a_slow_reader_pauses_itself_and_nobody_else)
     struct json_object *a = ask_json(CHAT, "{" STORY NO_THINKING ",\"max_tokens\":10}", 200); /* others run */
     json_object_put(a);
     check(first_is_paused());
-    check(reads_up_to(&c, "\"predicted_n\":1900,")); /* goes on to its end */
+    check(reads_up_to(&c, "\"predicted_n\":1000,")); /* goes on to its end */
     check(reads_up_to(&c, "data: [DONE]\n\n"));
     client_close(&c);
     check(wait_until(nothing_lives, WAIT_S));
+    stop();
+}
+
+/* A whole answer, an error or the end of the connection; never a request that stays. */
+TEST(every_failing_allocation_ends_its_request_and_no_other)
+{
+    start();
+    for (int streamed = 0; streamed < 2; streamed++) {
+        bool failed = true;
+        int refused = 0;
+        for (long n = 1; failed; n += 1 + n / 40) {
+            client c = client_open(bw_http_port(server.http));
+            pump(); /* the connection itself is there */
+            bw_mem_fail_at(n);
+            post_body(&c, CHAT, streamed ? "{" STORY NO_THINKING ",\"max_tokens\":3,\"logprobs\":true,\"stream\":true}"
+                                         : "{" STORY NO_THINKING ",\"max_tokens\":3,\"logprobs\":true}");
+            const bool told = client_wait(&c, "\r\n\r\n", WAIT_S) || c.ended || c.reset;
+            if (strstr(c.data, "event-stream"))
+                check(client_wait(&c, "\r\n0\r\n\r\n", WAIT_S) || c.ended || c.reset);
+            failed = bw_mem_fail_at(0);
+            check_that(told, "allocation %ld: %.300s", n, c.data);
+            refused += strstr(c.data, "HTTP/1.1 200") == NULL;
+            client_close(&c);
+            check(wait_until(nothing_lives, WAIT_S));
+        }
+        check(refused > 10);
+        struct json_object *a = ask_json(CHAT, "{" STORY NO_THINKING ",\"max_tokens\":3}", 200);
+        json_object_put(a);
+    }
     stop();
 }
 
@@ -814,11 +904,14 @@ TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_a
            ENTRY(every_token_of_a_completion_is_an_event), ENTRY(choices_begin_in_index_order_and_differ_by_seed),
            ENTRY(several_prompts_are_numbered_prompt_major), ENTRY(a_stop_string_ends_the_answer_and_its_tokens_count),
            ENTRY(choices_of_a_text_share_its_prompt), ENTRY(a_stop_token_of_the_request_is_the_reason), ENTRY(chat_logprobs_are_of_every_token_streamed_or_not),
-           ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echoed_prompt_has_alternatives), ENTRY(an_echo_streams_like_it_is_answered_whole),
+           ENTRY(an_echoed_prompt_has_exact_logprobs), ENTRY(an_echoed_prompt_has_alternatives),
+           ENTRY(an_echoed_continuation_shows_whether_it_is_the_most_probable),
+           ENTRY(continuous_usage_counts_up_in_every_chunk), ENTRY(an_echo_streams_like_it_is_answered_whole),
            ENTRY(a_thinking_budget_closes_the_block), ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
            ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
            ENTRY(a_client_that_leaves_frees_its_sequences), ENTRY(a_client_may_leave_while_its_body_is_read),
            ENTRY(a_request_that_takes_too_long_ends_with_an_error), ENTRY(a_failing_sequence_ends_its_stream_with_an_error_event),
            ENTRY(shutting_down_ends_everything_with_an_error), ENTRY(a_loop_stops_the_answer_and_says_so),
            ENTRY(a_tool_call_streams_its_name_once_and_then_its_arguments),
-           ENTRY(a_call_cut_short_has_json_arguments_and_says_length), ENTRY(a_slow_reader_pauses_itself_and_nobody_else))
+           ENTRY(a_call_cut_short_has_json_arguments_and_says_length), ENTRY(every_failing_allocation_ends_its_request_and_no_other),
+           ENTRY(a_slow_reader_pauses_itself_and_nobody_else))
