@@ -149,7 +149,7 @@ stream() {
         exec timeout 60 cat <&4 >"$work/$1"
     } 2>/dev/null &
     reader=$!
-    for _ in {1..200}; do
+    for _ in {1..1000}; do
         [ "$(grep -c '^data: ' "$work/$1" 2>/dev/null)" -gt 3 ] 2>/dev/null && return
         sleep 0.02
     done
@@ -203,7 +203,11 @@ start $lamb --no-self-test
 ready
 stream gone 30000
 kill -TERM $server
-sleep 0.3
+for _ in {1..500}; do
+    grep -q 'note: SIGTERM' "$work/log" && break
+    sleep 0.02
+done
+sleep 0.1
 is while_draining_nobody_is_let_in "$(call GET /health)" refused
 stop a_second_signal_ends_it_at_once TERM 0
 is and_that_is_quick "$((took < 10000))" 1
