@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "engine/model_text.h"
 #include "server/generation_parts.h"
+#include "server/loader.h"
 #include "server/serve.h"
 
 enum { RESUME_BYTES = 256 << 10, LISTED = 4096 };
@@ -407,10 +408,24 @@ static bw_status submit(bw_generation *g, bw_error *err)
     return st;
 }
 
+/* More than all places together: it would be told to come again for ever. */
+static bw_status check_size(const bw_generation *g, bw_error *err)
+{
+    const bw_server *server = g->owner->server;
+    const bw_api_request *r = &g->request;
+    const int waiting = server->loaded->max_waiting, seqs = bw_engine_get_plan(server->engine)->max_seqs;
+    if (r->n <= (waiting + seqs) / r->n_prompts)
+        return BW_OK;
+    return bw_fail(err, BW_E_ARGUMENT, "prompt: %d of them with %d choices each are %lld answers, but this server computes %d at a "
+                   "time and lets %d wait: ask for fewer at once", r->n_prompts, r->n, (long long)r->n_prompts * r->n, seqs, waiting);
+}
+
 static void admit(bw_generation *g)
 {
     bw_error err;
-    bw_status st = make_choices(g, &err);
+    bw_status st = check_size(g, &err);
+    if (!st)
+        st = make_choices(g, &err);
     if (!st)
         st = submit(g, &err);
     if (st) {

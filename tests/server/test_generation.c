@@ -11,6 +11,7 @@
 #include "lib/runs.h"
 #include "lib/socket_client.h"
 #include "server/generation.h"
+#include "server/loader.h"
 #include "server/serve.h"
 
 enum { CONTEXT = 2048, MAX_SEQS = 2, WAIT_S = 60 };
@@ -18,6 +19,7 @@ enum { CONTEXT = 2048, MAX_SEQS = 2, WAIT_S = 60 };
 static bw_model *model;
 static bw_server server;
 static bw_serve_options options;
+static bw_loaded loaded;
 
 /* ---- a server --------------------------------------------------------------------------------- */
 
@@ -58,7 +60,8 @@ static void start(void)
     engine.max_waiting = 16;
     engine.cache_memory = 64 << 20;
     server = (bw_server){ .options = &options, .base = event_base_new(), .model = model, .model_id = "lamb", .created = 1,
-                          .fingerprint = "lamb-test" };
+                          .fingerprint = "lamb-test", .loaded = &loaded };
+    loaded.max_waiting = 64;
     server.api = (bw_api_context){ .model = model, .context = CONTEXT, .model_ids = ids, .n_model_ids = 1, .max_n = 16,
                                    .default_stream_interval = 1 };
     http.port = 0;
@@ -607,6 +610,15 @@ TEST(a_bad_body_is_a_real_status)
     stop();
 }
 
+TEST(more_answers_than_ever_fit_are_refused_for_good)
+{
+    start();
+    struct json_object *a = ask_json(COMPLETION, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\"],\"n\":16}", 400);
+    check(strstr(text_at(a, "error.message"), "80 answers") && strstr(text_at(a, "error.message"), "2 at a time"));
+    json_object_put(a);
+    stop();
+}
+
 TEST(a_full_queue_answers_429_with_retry_after)
 {
     start();
@@ -908,7 +920,8 @@ TESTS_MAIN(ENTRY(a_chat_is_answered_whole), ENTRY(a_stream_says_what_the_whole_a
            ENTRY(an_echoed_continuation_shows_whether_it_is_the_most_probable),
            ENTRY(continuous_usage_counts_up_in_every_chunk), ENTRY(an_echo_streams_like_it_is_answered_whole),
            ENTRY(a_thinking_budget_closes_the_block), ENTRY(the_second_turn_of_a_chat_comes_from_the_cache),
-           ENTRY(a_bad_body_is_a_real_status), ENTRY(a_full_queue_answers_429_with_retry_after),
+           ENTRY(a_bad_body_is_a_real_status), ENTRY(more_answers_than_ever_fit_are_refused_for_good),
+           ENTRY(a_full_queue_answers_429_with_retry_after),
            ENTRY(a_client_that_leaves_frees_its_sequences), ENTRY(a_client_may_leave_while_its_body_is_read),
            ENTRY(a_request_that_takes_too_long_ends_with_an_error), ENTRY(a_failing_sequence_ends_its_stream_with_an_error_event),
            ENTRY(shutting_down_ends_everything_with_an_error), ENTRY(a_loop_stops_the_answer_and_says_so),
