@@ -70,7 +70,7 @@ js_env() {
     fi
     rm -rf "$env/node_modules" "$env/package-lock.json"
     cp $here/package.json "$env/"
-    if (cd "$env" && timeout 600 npm install --no-audit --no-fund --ignore-scripts >"$work/npm.log" 2>&1); then
+    if (cd "$env" && timeout 600 npm install --no-audit --no-fund --ignore-scripts --fetch-retries 1 >"$work/npm.log" 2>&1); then
         cp $here/package.json "$env/done"
     else
         why="npm install: $(grep -v '^npm warn' "$work/npm.log" | head -n 1)"
