@@ -18,6 +18,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 TEST_JOBS ?= 1
 ifeq ($(V),1)
   Q :=
@@ -97,6 +98,7 @@ help:
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
 	@echo 'make test-web     the web page in Chromium, against a mock and the server (needs chromium, node, npm)'
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
+	@echo 'make soak         random clients against a server with sanitizers, SOAK_SECONDS=$(SOAK_SECONDS) each (python3)'
 	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
 	@echo 'make clean        removes everything built'
@@ -242,6 +244,15 @@ fuzz:
 	    $(RUN_ENV) build-fuzz/tests/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10 \
 	        -max_len=65536 -print_final_stats=1 -artifact_prefix=build-fuzz/$$t- \
 	        build-fuzz/corpus/$$t tests/fuzz/corpus/$$t || exit 1; done
+
+# A server built with the address sanitizer, then one with the thread sanitizer. SOAK_WITH="asan" for one of them.
+SOAK_WITH ?= asan tsan
+soak:
+	@+for s in $(SOAK_WITH); do \
+	    case $$s in asan) flags='$(ADDRESS)';; *) flags='$(THREAD)';; esac; \
+	    $(MAKE) --no-print-directory BUILD=build-$$s OPT='-O2 -g' SANITIZE="$$flags" build-$$s/bellwether && \
+	    python3 tests/soak/soak.py --seconds $(SOAK_SECONDS) build-$$s/bellwether models/lamb || exit 1; done
+.PHONY: soak
 
 clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
