@@ -13,6 +13,7 @@ typedef enum bw_mem_tag {
     BW_MEM_WEIGHTS, /* repacked or converted copies; mapped files do not count */
     BW_MEM_KV,
     BW_MEM_STATE,
+    BW_MEM_CACHE,   /* the prefix cache: its tree and the room for checkpoints */
     BW_MEM_SCRATCH,
     BW_MEM_TEXT,
     BW_MEM_TAG_COUNT

@@ -20,7 +20,7 @@ static uint64_t power_of_two(uint64_t at_least)
 /* A chain table of n entries, all empty. */
 static int *take_chains(uint64_t n)
 {
-    int *chains = bw_mem_alloc((size_t)n * sizeof *chains, BW_MEM_STATE);
+    int *chains = bw_mem_alloc((size_t)n * sizeof *chains, BW_MEM_CACHE);
     for (uint64_t i = 0; chains && i < n; i++)
         chains[i] = -1;
     return chains;
@@ -29,7 +29,7 @@ static int *take_chains(uint64_t n)
 /* A stack of the ids 0 .. n - 1; 0 goes first. */
 static int *take_stack(int n)
 {
-    int *stack = bw_mem_alloc((size_t)n * sizeof *stack, BW_MEM_STATE);
+    int *stack = bw_mem_alloc((size_t)n * sizeof *stack, BW_MEM_CACHE);
     for (int i = 0; stack && i < n; i++)
         stack[i] = n - 1 - i;
     return stack;
@@ -43,13 +43,13 @@ static bool take_memory(bw_prefix_tree *tree)
     tree->checkpoint_mask = power_of_two(states) - 1;
     tree->n_free_nodes = tree->n_nodes_max;
     tree->n_free_checkpoints = tree->n_states;
-    return (tree->nodes = bw_mem_alloc(nodes * sizeof *tree->nodes, BW_MEM_STATE)) &&
-           (tree->node_tokens = bw_mem_alloc(nodes * BW_NODE_TOKENS * sizeof(int32_t), BW_MEM_STATE)) &&
-           (tree->checkpoints = bw_mem_alloc(states * sizeof *tree->checkpoints, BW_MEM_STATE)) &&
-           (tree->tails = bw_mem_alloc(states * BW_PAGE * sizeof(int32_t), BW_MEM_STATE)) &&
-           (tree->live = bw_mem_alloc(states * sizeof *tree->live, BW_MEM_STATE)) &&
-           (tree->held = bw_mem_zalloc((size_t)tree->n_pages, sizeof *tree->held, BW_MEM_STATE)) &&
-           (tree->remembered = bw_mem_zalloc(BW_REMEMBERED, sizeof *tree->remembered, BW_MEM_STATE)) &&
+    return (tree->nodes = bw_mem_alloc(nodes * sizeof *tree->nodes, BW_MEM_CACHE)) &&
+           (tree->node_tokens = bw_mem_alloc(nodes * BW_NODE_TOKENS * sizeof(int32_t), BW_MEM_CACHE)) &&
+           (tree->checkpoints = bw_mem_alloc(states * sizeof *tree->checkpoints, BW_MEM_CACHE)) &&
+           (tree->tails = bw_mem_alloc(states * BW_PAGE * sizeof(int32_t), BW_MEM_CACHE)) &&
+           (tree->live = bw_mem_alloc(states * sizeof *tree->live, BW_MEM_CACHE)) &&
+           (tree->held = bw_mem_zalloc((size_t)tree->n_pages, sizeof *tree->held, BW_MEM_CACHE)) &&
+           (tree->remembered = bw_mem_zalloc(BW_REMEMBERED, sizeof *tree->remembered, BW_MEM_CACHE)) &&
            (tree->free_nodes = take_stack(tree->n_nodes_max)) &&
            (tree->free_checkpoints = take_stack(tree->n_states)) &&
            (tree->node_chains = take_chains(tree->node_mask + 1)) &&
@@ -66,7 +66,7 @@ bw_status bw_prefix_tree_create(bw_prefix_tree **out, bw_pages *pages, int n_pag
     if (memory < state_bytes)
         return bw_fail(err, BW_E_LIMIT, "prefix cache: %" PRIu64 " bytes of memory do not hold one saved state of %"
                        PRIu64 " bytes: give it more, or turn it off", memory, state_bytes);
-    bw_prefix_tree *tree = bw_mem_zalloc(1, sizeof *tree, BW_MEM_STATE);
+    bw_prefix_tree *tree = bw_mem_zalloc(1, sizeof *tree, BW_MEM_CACHE);
     if (!tree)
         return bw_fail_memory(err, "prefix cache", sizeof *tree);
     tree->pages = pages;
@@ -81,7 +81,7 @@ bw_status bw_prefix_tree_create(bw_prefix_tree **out, bw_pages *pages, int n_pag
     tree->n_states = n > 0 ? (int)n : 1;
     tree->n_nodes_max = n_pages + tree->n_states; /* every page a node, and a root for every checkpoint */
     const uint64_t state_memory = (uint64_t)tree->n_states * tree->stride;
-    if (!take_memory(tree) || !(tree->states = bw_mem_alloc((size_t)state_memory, BW_MEM_STATE))) {
+    if (!take_memory(tree) || !(tree->states = bw_mem_alloc((size_t)state_memory, BW_MEM_CACHE))) {
         const int states = tree->n_states;
         bw_prefix_tree_destroy(tree);
         return bw_fail(err, BW_E_MEMORY, "prefix cache: %d saved states want %" PRIu64 " bytes and the system has not "

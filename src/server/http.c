@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -161,6 +162,17 @@ static void on_libevent_log(int severity, const char *text)
         bw_log(severity == EVENT_LOG_MSG ? BW_LOG_INFO : BW_LOG_WARNING, "libevent: %s", text);
 }
 
+/* libevent writes with writev, which kills the process when the client has just left. Whoever handles the
+ * signal already keeps his handler. */
+static void ignore_broken_pipes(void)
+{
+    struct sigaction now;
+    if (sigaction(SIGPIPE, NULL, &now) || now.sa_handler != SIG_DFL)
+        return;
+    now = (struct sigaction){ .sa_handler = SIG_IGN };
+    sigaction(SIGPIPE, &now, NULL);
+}
+
 bw_status bw_http_create(bw_http **out, struct event_base *base, const bw_route *routes, int n_routes,
                          const bw_http_options *options, bw_error *err)
 {
@@ -186,6 +198,7 @@ bw_status bw_http_create(bw_http **out, struct event_base *base, const bw_route 
     if (st)
         goto fail;
     event_set_log_callback(on_libevent_log);
+    ignore_broken_pipes();
     fit_file_limit(&h->options);
     h->turn = event_new(base, -1, 0, on_turn, h);
     h->listen_again = event_new(base, -1, EV_PERSIST, on_listen_again, h);

@@ -55,7 +55,8 @@ typedef struct bw_http_options {
 bw_http_options bw_http_defaults(void);
 
 /* Listens at once. Routes [n_routes] are borrowed. The file limit is raised towards max_connections;
- * where it cannot be, max_connections is lowered and the log says so.
+ * where it cannot be, max_connections is lowered and the log says so. SIGPIPE is ignored from now on,
+ * and libevent's own messages go to bw_log.
  * BW_E_IO: the address cannot be had; the message names it. */
 bw_status bw_http_create(bw_http **out, struct event_base *base, const bw_route *routes, int n_routes,
                          const bw_http_options *options, bw_error *err);

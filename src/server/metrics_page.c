@@ -194,7 +194,7 @@ static void memory(bw_metrics_text *t, const bw_metrics *m)
         { "checkpoints", m->engine.cache_memory, m->engine.checkpoint_bytes },
     };
     bw_metrics_text_family(t, "bellwether_memory_bytes", "gauge",
-                           "Memory planned, and taken by now; weights that are mapped from their file are not taken.");
+                           "Memory planned, and taken by now: weights without what is mapped from their file, checkpoints those held.");
     for (size_t i = 0; i < BW_COUNT(parts); i++) {
         char extra[64];
         snprintf(extra, sizeof extra, "what=\"%s\",state=\"planned\"", parts[i].what);

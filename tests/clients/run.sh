@@ -7,6 +7,7 @@
 # Installs them, pinned, from PyPI and npm into BW_CLIENTS_CACHE (default ~/.cache/bellwether-clients),
 # once; where that cannot be, a client is skipped and the reason said. Prints a line per case, then a
 # table and `N passed, N failed, N skipped`. Not part of `make test`: it needs a network once.
+# BW_PROGRAM is another build of the server, such as build-asan/bellwether.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 export LC_ALL=C.UTF-8
@@ -23,7 +24,8 @@ wanted=("$@")
 
 export API_KEY=sheep-and-lambs MODEL=lamb
 printf '%s\n' "$API_KEY" >"$work/keys"
-export SERVE="$PWD/bellwether serve $PWD/models/lamb --model-id lamb --api-key-file $work/keys --max-seqs 4 --ctx 32768"
+program=$(realpath "${BW_PROGRAM:-./bellwether}")
+export SERVE="$program serve $PWD/models/lamb --model-id lamb --api-key-file $work/keys --max-seqs 4 --ctx 32768"
 
 # start NAME OPTIONS: leaves the address in $url
 start() {
@@ -66,6 +68,10 @@ js_env() {
     cmp -s $here/package.json "$env/done" && return 0
     if ! command -v npm >/dev/null; then
         why='there is no npm'
+        return
+    fi
+    if ! (cd "$work" && timeout 60 npm view openai@7.55.0 version --fetch-retries 0 >"$work/npm.log" 2>&1); then
+        why="the npm registry: $(grep -v '^npm warn' "$work/npm.log" | head -n 1)" # npm install would try for minutes
         return
     fi
     rm -rf "$env/node_modules" "$env/package-lock.json"
@@ -118,7 +124,7 @@ js_client() { # name, script, arguments
     play "$1" node "$cache/js/$2" "${@:3}"
 }
 
-[ -x ./bellwether ] || { echo 'run.sh: there is no ./bellwether: make' >&2; exit 2; }
+[ -x "$program" ] || { echo 'run.sh: there is no ./bellwether: make' >&2; exit 2; }
 mkdir -p "$cache" || exit 2
 export PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1
 unset OPENAI_API_KEY OPENAI_BASE_URL OPENAI_API_BASE http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY

@@ -138,9 +138,18 @@ bw_http_options fixture_options(void)
     return o;
 }
 
+/* What libevent has to say is about a mistake of ours; it may exit after it. */
+static void show_libevent(void *arg, bw_log_level level, const char *line)
+{
+    (void)arg, (void)level;
+    if (strncmp(line, "libevent", 8) == 0)
+        fprintf(stderr, "%s\n", line);
+}
+
 void fixture_start(const bw_http_options *options)
 {
     bw_error err;
+    bw_log_to(show_libevent, NULL);
     memset(held, 0, sizeof held);
     n_held = n_gone = n_drained = n_logged = log_status = 0;
     fixture_base = event_base_new();

@@ -72,6 +72,10 @@ fi
 is nothing_runs "$(series "$work/after" vllm:num_requests_running) $(series "$work/after" vllm:num_requests_waiting) \
 $(series "$work/after" vllm:kv_cache_usage_perc)" '0 0 0'
 is every_slot_is_free "$(series "$work/after" bellwether_recurrent_slots '"free"')" 4
+for what in kv state; do
+    is "${what}_takes_what_was_planned" "$(series "$work/after" bellwether_memory_bytes "what=\"$what\",state=\"used\"")" \
+        "$(series "$work/after" bellwether_memory_bytes "what=\"$what\",state=\"planned\"")"
+done
 # the mistake, and the client that left: 499
 is http_by_class "$(series "$work/after" http_requests_total 'method="POST",status="4xx"')" 2
 # The same families as a page that no server made, in the same order.

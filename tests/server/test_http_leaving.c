@@ -1,5 +1,6 @@
 /* Clients that leave, at each point of a request and in each way; readers that are slow or stuck; every
  * order in which a request can end. Meant to run under the address sanitizer as well. */
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -336,6 +337,30 @@ TEST(a_large_answer_to_a_reader_that_is_stuck_does_not_stay)
     fixture_stop();
 }
 
+static void own_handler(int signal_number)
+{
+    (void)signal_number;
+}
+
+TEST(a_write_to_a_client_that_has_left_is_no_signal)
+{
+    struct sigaction now;
+    client c;
+    signal(SIGPIPE, SIG_DFL);
+    c = fixture_client();
+    check_int(sigaction(SIGPIPE, NULL, &now), 0);
+    check(now.sa_handler == SIG_IGN);
+    client_close(&c);
+    fixture_stop();
+    signal(SIGPIPE, own_handler); /* who handles it keeps his handler */
+    c = fixture_client();
+    check_int(sigaction(SIGPIPE, NULL, &now), 0);
+    check(now.sa_handler == own_handler);
+    client_close(&c);
+    fixture_stop();
+    signal(SIGPIPE, SIG_IGN);
+}
+
 TEST(half_closing_after_a_request_counts_as_leaving)
 {
     client c = fixture_client();
@@ -388,5 +413,5 @@ TESTS_MAIN(ENTRY(a_client_that_leaves_while_it_sends_is_forgotten), ENTRY(a_clie
            ENTRY(a_reader_that_is_slow_but_reads_gets_everything), ENTRY(the_backlog_is_counted_and_its_end_is_told),
            ENTRY(a_stream_may_end_inside_drained), ENTRY(leaving_and_answering_cross_without_harm),
            ENTRY(destroying_the_server_ends_requests_in_every_state),
-           ENTRY(a_large_answer_to_a_reader_that_is_stuck_does_not_stay), ENTRY(half_closing_after_a_request_counts_as_leaving),
+           ENTRY(a_large_answer_to_a_reader_that_is_stuck_does_not_stay), ENTRY(a_write_to_a_client_that_has_left_is_no_signal), ENTRY(half_closing_after_a_request_counts_as_leaving),
            ENTRY(sixty_four_streams_lose_every_second_client))
