@@ -1,10 +1,11 @@
 """openai, the Python SDK."""
+import asyncio
 import json
 import threading
 import time
 
 import openai
-from openai import DefaultHttpxClient, OpenAI
+from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 
 from checks import (API_KEY, BASE_URL, ENDLESS, ENDLESS_TOKENS, MODEL, RAIN, STORY, TIGHT_URL, TOOLS, WEATHER, Server,
                     busy_slots, case, check, equal, get, raises, run_cases, slot_is_free_soon, until)
@@ -184,6 +185,30 @@ def the_second_turn_comes_from_the_cache():
     cached = second.usage.prompt_tokens_details.cached_tokens
     check(cached > 0, second.usage)
     return f"{cached} of {second.usage.prompt_tokens} prompt tokens"
+
+
+@case
+def many_at_once_get_what_one_alone_gets():
+    """16 streams at a server with room for 4, every other one abandoned: the others' greedy text is the same."""
+    alone = client.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=60, reasoning_effort="none")
+
+    async def one(many, leaves):
+        text = ""
+        stream = await many.chat.completions.create(model=MODEL, messages=STORY, temperature=0, max_tokens=60, stream=True,
+                                                    reasoning_effort="none")
+        async for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+            if leaves and len(text) > 40:
+                await stream.close()
+                return None
+        return text
+
+    async def everyone():
+        async with AsyncOpenAI(base_url=BASE_URL, api_key=API_KEY, max_retries=0, timeout=120) as many:
+            return await asyncio.gather(*(one(many, i % 2) for i in range(16)))
+    texts = asyncio.run(everyone())
+    equal(texts, [None if i % 2 else alone.choices[0].message.content for i in range(16)])
+    return slot_is_free_soon(BASE_URL)
 
 
 @case
