@@ -20,7 +20,7 @@
 #include "server/loader.h"
 #include "server/serve.h"
 
-enum { RESUME_BYTES = 256 << 10, LISTED = 4096 };
+enum { RESUME_BYTES = 256 << 10, LISTED = 512 };
 
 static const bw_tokenizer *tokenizer_of(const bw_server *server)
 {
@@ -182,7 +182,7 @@ bw_answer_figures bw_generation_figures(const bw_generation *g)
 
 /* ---- the client has gone --------------------------------------------------------------------- */
 
-/* What the request was at. */
+/* What the request was at; one beyond the oldest LISTED waits. */
 static const char *phase_of(const bw_generation *g)
 {
     static bw_seq_info infos[LISTED]; /* the loop's thread alone */
