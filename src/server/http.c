@@ -69,8 +69,8 @@ static void fit_file_limit(bw_http_options *o)
     const int fits = limit.rlim_cur > 2 * OTHER_FILES + BW_HTTP_SPARE_CONNECTIONS
                          ? (int)(limit.rlim_cur - OTHER_FILES - BW_HTTP_SPARE_CONNECTIONS)
                          : OTHER_FILES;
-    bw_log(BW_LOG_WARNING, "open files: the system allows %llu (hard limit), %d connections want %llu: at most %d are taken; "
-           "raise it with ulimit -n or LimitNOFILE=", (unsigned long long)limit.rlim_max, o->max_connections,
+    bw_log(BW_LOG_WARNING, "open files: the system allows %llu (hard limit), %d connections want %llu: at most %d are "
+           "taken; raise it with ulimit -n or LimitNOFILE=", (unsigned long long)limit.rlim_max, o->max_connections,
            (unsigned long long)want, fits);
     o->max_connections = fits;
 }
@@ -106,8 +106,9 @@ static bw_status open_listener(bw_http *h, struct evconnlistener **out, bw_error
         return bw_fail(err, BW_E_IO, "cannot listen on %s port %d: %s", o->host, o->port, gai_strerror(failed));
     int why = 0;
     for (struct addrinfo *a = found; a && !*out; a = a->ai_next) {
-        *out = evconnlistener_new_bind(h->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
-                                       1024, a->ai_addr, (int)a->ai_addrlen);
+        *out = evconnlistener_new_bind(h->base, NULL, NULL,
+                                       LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, 1024,
+                                       a->ai_addr, (int)a->ai_addrlen);
         why = errno;
     }
     freeaddrinfo(found);

@@ -1,9 +1,8 @@
 /* http_connection.c - a connection: its bytes on their way to a request, its timers, its end.
  *
- * All input is taken out of evhttp's bufferevent while it is being read, before evhttp is called, and
- * evhttp is not called for an input that is empty (low watermark 1). So reading never stops, also while
- * a request waits or is answered: a client that leaves is seen at once, and what it sent meanwhile is
- * held (up to a limit) for the next request. Threads: the loop's thread only. */
+ * All input is taken out of evhttp's bufferevent while it is being read, before evhttp is called, so
+ * reading never stops, also while a request waits or is answered: a client that leaves is seen at once,
+ * and what it sent meanwhile is held (up to a limit) for the next request. Threads: the loop's only. */
 #include "server/http_parts.h"
 
 #include <netdb.h>
@@ -300,6 +299,18 @@ static void on_answered(struct evhttp_request *request, void *arg)
         bw_conn_want_turn(c);
 }
 
+/* evhttp has stopped reading, and would exit if it were called for input before its answer: we read on,
+ * without it. It sets its callbacks again when it wants the next request. */
+static void read_on(struct bufferevent *bev)
+{
+    bufferevent_data_cb wrote = NULL;
+    bufferevent_event_cb ended = NULL;
+    void *evcon = NULL;
+    bufferevent_getcb(bev, NULL, &wrote, &ended, &evcon);
+    bufferevent_setcb(bev, NULL, wrote, ended, evcon);
+    bufferevent_enable(bev, EV_READ);
+}
+
 void bw_conn_present(struct evhttp_request *request, void *arg)
 {
     bw_http *h = arg;
@@ -315,7 +326,7 @@ void bw_conn_present(struct evhttp_request *request, void *arg)
     c->arriving = NULL;
     c->exchange = x;
     evhttp_request_set_on_complete_cb(request, on_answered, c);
-    bufferevent_enable(bev, EV_READ); /* evhttp has stopped it */
+    read_on(bev);
     bw_exchange_begin(x, request);
 }
 
@@ -343,7 +354,8 @@ static void name_peer(bw_conn *c)
     socklen_t n = sizeof address;
     char host[48] = "?", port[8] = "0";
     if (getpeername(c->fd, (struct sockaddr *)&address, &n) == 0)
-        getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
+        getnameinfo((struct sockaddr *)&address, n, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
     snprintf(c->peer, sizeof c->peer, address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
@@ -400,7 +412,6 @@ struct bufferevent *bw_conn_make(struct event_base *base, void *arg)
     bw_strict_init(&c->strict, limits);
     bufferevent_incref(bev); /* ours, until forget: evhttp may give it up before it is attached */
     bufferevent_set_max_single_write(bev, MAX_SEND);
-    bufferevent_setwatermark(bev, EV_READ, 1, 0);
     if (h->conns)
         h->conns->prev = c;
     h->conns = c;

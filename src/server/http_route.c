@@ -65,7 +65,8 @@ static void list_methods(unsigned methods, char out[64])
     static const struct {
         bw_method method;
         const char *name;
-    } names[] = { { BW_GET, "GET" }, { BW_HEAD, "HEAD" }, { BW_POST, "POST" }, { BW_DELETE, "DELETE" }, { BW_OPTIONS, "OPTIONS" } };
+    } names[] = { { BW_GET, "GET" }, { BW_HEAD, "HEAD" }, { BW_POST, "POST" }, { BW_DELETE, "DELETE" },
+                  { BW_OPTIONS, "OPTIONS" } };
     out[0] = '\0';
     for (size_t i = 0; i < BW_COUNT(names); i++)
         if (methods & names[i].method)
@@ -139,7 +140,8 @@ static void refuse_unready(bw_exchange *x)
         bw_exchange_refuse(x, 503, "draining", 10, "the server is shutting down and takes no new requests");
         break;
     default:
-        bw_exchange_refuse(x, 503, "engine_failed", 10, "the engine has stopped%s%s", h->message[0] ? ": " : "", h->message);
+        bw_exchange_refuse(x, 503, "engine_failed", 10, "the engine has stopped%s%s", h->message[0] ? ": " : "",
+                           h->message);
     }
 }
 

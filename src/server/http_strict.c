@@ -57,7 +57,8 @@ static bool no_memory(bw_strict *s)
 
 static bool is_token_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("!#$%&'*+-.^_`|~", c));
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c && strchr("!#$%&'*+-.^_`|~", c));
 }
 
 static size_t token_length(const char *text)
@@ -271,9 +272,12 @@ const char *bw_strict_field(const char *fields, int n_fields, const char *name)
 
 /* ---- chunks ---- */
 
-static int hex_digit(char c)
+int bw_strict_hex(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20; /* lower case */
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* SIZE or SIZE;extensions */
@@ -282,10 +286,10 @@ static bool take_chunk_line(bw_strict *s)
     const char *line = s->line.data;
     uint64_t n = 0;
     int digits = 0;
-    for (; hex_digit(line[digits]) >= 0; digits++) {
+    for (; bw_strict_hex(line[digits]) >= 0; digits++) {
         if (digits == 15)
             return bad(s, "a chunk's size has too many digits");
-        n = n << 4 | (uint64_t)hex_digit(line[digits]);
+        n = n << 4 | (uint64_t)bw_strict_hex(line[digits]);
     }
     if (digits == 0 || (line[digits] && line[digits] != ';'))
         return bad(s, "a chunk's size is not a plain hexadecimal number");

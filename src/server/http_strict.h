@@ -75,4 +75,6 @@ size_t bw_strict_feed(bw_strict *s, const char *bytes, size_t n, bw_strict_event
 /* The value of the first such field, NULL: absent. Names compare without case. `fields` as above. */
 const char *bw_strict_field(const char *fields, int n_fields, const char *name);
 
+int bw_strict_hex(char c); /* value of a hexadecimal digit, -1: none */
+
 #endif

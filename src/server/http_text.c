@@ -90,11 +90,6 @@ out:
     return text;
 }
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* Decodes n bytes of `from` to `to`, which has room for n + 1; false: an escape that is none, or a NUL. */
 static bool decode(char *to, const char *from, size_t n, bool plus_is_space)
 {
@@ -103,7 +98,7 @@ static bool decode(char *to, const char *from, size_t n, bool plus_is_space)
         if (c == '+' && plus_is_space)
             c = ' ';
         if (c == '%') {
-            int high = i + 2 < n ? hex_value(from[i + 1]) : -1, low = high < 0 ? -1 : hex_value(from[i + 2]);
+            int high = i + 2 < n ? bw_strict_hex(from[i + 1]) : -1, low = high < 0 ? -1 : bw_strict_hex(from[i + 2]);
             if (low < 0 || (high | low) == 0)
                 return false;
             c = (char)(high << 4 | low);
@@ -169,7 +164,8 @@ bw_method bw_http_method(const char *name)
     static const struct {
         const char *name;
         bw_method method;
-    } methods[] = { { "GET", BW_GET }, { "POST", BW_POST }, { "DELETE", BW_DELETE }, { "HEAD", BW_HEAD }, { "OPTIONS", BW_OPTIONS } };
+    } methods[] = { { "GET", BW_GET }, { "POST", BW_POST }, { "DELETE", BW_DELETE }, { "HEAD", BW_HEAD },
+                    { "OPTIONS", BW_OPTIONS } };
     for (size_t i = 0; i < BW_COUNT(methods); i++)
         if (strcmp(methods[i].name, name) == 0)
             return methods[i].method;
