@@ -435,7 +435,7 @@ TEST(too_little_memory_is_one_message)
     check_error(bw_prefix_tree_create(&another, pages, 10, UINT64_MAX, UINT64_MAX - 1, &err), BW_E_LIMIT, err, "prefix cache");
     check_ok(bw_prefix_tree_create(&another, pages, 10, 1000, 1000, &err), err);
     bw_prefix_tree_destroy(another);
-    const uint64_t before = bw_mem_used(BW_MEM_STATE);
+    const uint64_t before = bw_mem_used(BW_MEM_CACHE);
     bool failed = true;
     for (int n = 1; failed; n++) {
         bw_mem_fail_at(n);
@@ -444,7 +444,7 @@ TEST(too_little_memory_is_one_message)
         check((st == BW_OK) != failed && (st == BW_OK) == (another != NULL));
         check(!failed || strstr(err.message, "prefix cache"));
         bw_prefix_tree_destroy(another);
-        check_int(bw_mem_used(BW_MEM_STATE), before);
+        check_int(bw_mem_used(BW_MEM_CACHE), before);
     }
     bw_prefix_tree_destroy(NULL);
     close_tree();
