@@ -13,17 +13,18 @@
 #include "base/utf8.h"
 
 /* One trailing slash does not count. */
-static bool same_path(const char *path, const char *pattern)
+static void drop_slash(char *path)
 {
-    size_t n = strlen(pattern);
-    return strncmp(path, pattern, n) == 0 && (path[n] == '\0' || (path[n] == '/' && path[n + 1] == '\0'));
+    const size_t n = strlen(path);
+    if (n > 1 && path[n - 1] == '/')
+        path[n - 1] = '\0';
 }
 
 static bool matches(const bw_route *r, const char *path, const char **rest)
 {
     *rest = NULL;
     if (!(r->flags & BW_ROUTE_PREFIX))
-        return same_path(path, r->path);
+        return strcmp(path, r->path) == 0;
     size_t n = strlen(r->path);
     if (strncmp(path, r->path, n) != 0 || path[n] == '\0')
         return false;
@@ -200,15 +201,25 @@ static void refuse_key(bw_exchange *x)
                        "no API key, or none of this server's: send Authorization: Bearer KEY or x-api-key: KEY");
 }
 
+/* curl -d says that its body is a form, and whoever wrote it did not mean that. */
+static void refuse_type(bw_exchange *x)
+{
+    bw_exchange_refuse(x, 415, "unsupported_media_type", 0,
+                       "the body's Content-Type is \"%.80s\", expected application/json (curl: -H 'Content-Type: application/json')",
+                       bw_exchange_header(x, "Content-Type"));
+}
+
 static void admit_to_route(bw_exchange *x)
 {
     const unsigned flags = x->route->flags;
+    const char *coding = bw_exchange_header(x, "Content-Encoding");
     if ((flags & BW_ROUTE_KEY) && x->http->options.n_keys && !knows_key(x))
         refuse_key(x);
     else if ((flags & BW_ROUTE_JSON) && !is_json(bw_exchange_header(x, "Content-Type")))
-        bw_exchange_refuse(x, 415, "unsupported_media_type", 0, "the body must be application/json");
-    else if (!is_plain(bw_exchange_header(x, "Content-Encoding")))
-        bw_exchange_refuse(x, 415, "unsupported_encoding", 0, "the body must not be compressed: no Content-Encoding");
+        refuse_type(x);
+    else if (!is_plain(coding))
+        bw_exchange_refuse(x, 415, "unsupported_encoding", 0, "the body's Content-Encoding is \"%.80s\", expected none: send it uncompressed",
+                           coding);
     else if ((flags & BW_ROUTE_READY) && x->http->ready != BW_READY)
         refuse_unready(x);
 }
@@ -219,6 +230,7 @@ void bw_http_admit(bw_exchange *x)
     allow_origin(x);
     if (x->refusal.status)
         return;
+    drop_slash(x->path);
     x->route = find(x->http, x->path, x->method, &x->rest, &methods);
     if (is_preflight(x) && methods)
         answer_preflight(x, methods);

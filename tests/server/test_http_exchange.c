@@ -37,6 +37,12 @@ TEST(a_reply_has_length_type_date_and_ids)
     r = client_ask(&c, "GET /rest/one%2Ftwo HTTP/1.1\r\nHost: x\r\n\r\n"); /* the same connection */
     check_str(r.body, "one/two");
     response_free(&r);
+    r = client_ask(&c, "GET /rest/one/?q HTTP/1.1\r\nHost: x\r\n\r\n"); /* one slash at the end does not count */
+    check_str(r.body, "one");
+    response_free(&r);
+    r = client_ask(&c, "GET /rest/one// HTTP/1.1\r\nHost: x\r\n\r\n");
+    check_str(r.body, "one/");
+    response_free(&r);
     stop(&c);
 }
 

@@ -243,10 +243,14 @@ TEST(bodies_of_other_types_are_refused)
     for (size_t i = 0; i < BW_COUNT(bad); i++) {
         snprintf(request, sizeof request, "POST /json" HOST "%sContent-Length: 2\r\n\r\n{}", bad[i]);
         response r = check_stays(&c, request, 415, "invalid_request_error", "unsupported_media_type");
+        check_that(strstr(r.body, "expected application/json"), "does not say what to send: %s", r.body);
+        if (strstr(bad[i], "form"))
+            check_that(strstr(r.body, "application/x-www-form-urlencoded"), "does not say what came: %s", r.body);
         response_free(&r);
     }
     response r = check_stays(&c, "POST /echo" HOST "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415,
                              "invalid_request_error", "unsupported_encoding");
+    check_that(strstr(r.body, "gzip"), "does not say what came: %s", r.body);
     response_free(&r);
     client_close(&c);
     fixture_stop();
