@@ -132,6 +132,8 @@ void bw_generation_release(bw_generation *g)
         g->link = NULL;
         gs->n_live--;
     }
+    if (g->reading && bw_work_cancel(gs->server->work, g)) /* no worker has come to it: nobody waits for what it says */
+        g->reading = false;
     if (g->reading) { /* body_read comes again, perhaps after the owner is gone */
         g->owner = NULL;
         return;

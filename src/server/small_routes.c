@@ -396,6 +396,13 @@ static void text_run(void *arg)
     job->ok = job->fn(&job->answer, &job->server->api, job->body, job->n_body, &job->err);
 }
 
+static void free_text_job(text_job *job)
+{
+    bw_mem_free(job->answer);
+    bw_mem_free(job->body);
+    bw_mem_free(job);
+}
+
 static void text_done(void *arg)
 {
     text_job *job = arg;
@@ -405,14 +412,15 @@ static void text_done(void *arg)
     else if (job->exchange)
         bw_exchange_fail(job->exchange, e->status, e->type, e->code, e->param[0] ? e->param : NULL, e->retry_after_s,
                          e->message);
-    bw_mem_free(job->answer);
-    bw_mem_free(job->body);
-    bw_mem_free(job);
+    free_text_job(job);
 }
 
 static void text_gone(void *arg)
 {
-    ((text_job *)arg)->exchange = NULL;
+    text_job *job = arg;
+    job->exchange = NULL;
+    if (bw_work_cancel(job->server->work, job))
+        free_text_job(job);
 }
 
 static void add_text_job(bw_server *server, bw_exchange *x, text_fn *fn)

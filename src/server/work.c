@@ -195,3 +195,17 @@ void bw_work_add(bw_work *w, void (*run)(void *job), void (*done)(void *job), vo
     pthread_cond_signal(&w->more);
     pthread_mutex_unlock(&w->lock);
 }
+
+bool bw_work_cancel(bw_work *w, const void *arg)
+{
+    pthread_mutex_lock(&w->lock);
+    job **at = &w->waiting.first;
+    while (*at && (*at)->arg != arg)
+        at = &(*at)->next;
+    job *found = *at;
+    if (found && !(*at = found->next))
+        w->waiting.last = at;
+    pthread_mutex_unlock(&w->lock);
+    bw_mem_free(found);
+    return found != NULL;
+}

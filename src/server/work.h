@@ -14,5 +14,7 @@ bw_status bw_work_create(bw_work **out, struct event_base *base, int n_threads, 
 /* Waits for the jobs that run; those that wait are dropped after `done` was called for them. Takes NULL. */
 void bw_work_destroy(bw_work *work);
 void bw_work_add(bw_work *work, void (*run)(void *job), void (*done)(void *job), void *job);
+/* Takes a job back that no worker has begun: true, and neither run nor done is called for it any more. */
+bool bw_work_cancel(bw_work *work, const void *job);
 
 #endif

@@ -137,6 +137,31 @@ TEST(no_threads_is_one_thread)
     bw_work_destroy(NULL);
 }
 
-TESTS_MAIN(ENTRY(every_job_runs_once_on_a_worker_and_is_done_once_on_the_loop), ENTRY(one_worker_runs_jobs_in_the_order_given),
+/* One worker is held in the first job: what is behind it can be taken back, in any place of the queue. */
+TEST(a_job_that_nobody_has_begun_can_be_taken_back)
+{
+    start(1);
+    jobs[0].seconds = 0.2;
+    for (int i = 0; i < 6; i++)
+        bw_work_add(work, run, done, &jobs[i]);
+    for (double end = seconds_now() + 10; !atomic_load(&n_run) && seconds_now() < end;)
+        poll(NULL, 0, 1);
+    check(!bw_work_cancel(work, &jobs[0])); /* it runs */
+    check(bw_work_cancel(work, &jobs[1]));
+    check(bw_work_cancel(work, &jobs[3]));
+    check(bw_work_cancel(work, &jobs[5])); /* the last: what is added now must not hang on it */
+    check(!bw_work_cancel(work, &jobs[5]));
+    bw_work_add(work, run, done, &jobs[6]);
+    wait_done(4);
+    for (int i = 0; i < 7; i++) {
+        check_int(jobs[i].ran, i != 1 && i != 3 && i != 5);
+        check_int(jobs[i].done, jobs[i].ran);
+    }
+    check(!bw_work_cancel(work, &jobs[6])); /* it is done */
+    stop();
+}
+
+TESTS_MAIN(ENTRY(a_job_that_nobody_has_begun_can_be_taken_back),
+           ENTRY(every_job_runs_once_on_a_worker_and_is_done_once_on_the_loop), ENTRY(one_worker_runs_jobs_in_the_order_given),
            ENTRY(destroying_waits_for_what_runs_and_drops_what_waits), ENTRY(a_done_job_may_add_another),
            ENTRY(no_threads_is_one_thread))
