@@ -461,6 +461,7 @@ static void body_read(void *job)
         bw_generation_release(g);
         return;
     }
+    bw_exchange_body_freed(g->exchange);
     if (g->is_read) {
         admit(g);
         return;
@@ -471,18 +472,6 @@ static void body_read(void *job)
     reject(g, e->code && strcmp(e->code, "context_length_exceeded") == 0 ? "context" : "invalid");
     bw_exchange_fail(x, e->status, e->type, e->code, e->param[0] ? e->param : NULL, e->retry_after_s, e->message);
     bw_generation_release(g);
-}
-
-static bool copy_body(bw_generation *g)
-{
-    const char *body = bw_exchange_body(g->exchange, &g->n_body);
-    g->body = bw_mem_alloc(g->n_body + 1, BW_MEM_TEXT);
-    if (!g->body)
-        return false;
-    if (g->n_body)
-        memcpy(g->body, body, g->n_body);
-    g->body[g->n_body] = '\0';
-    return true;
 }
 
 static void start_timer(bw_generation *g)
@@ -501,21 +490,19 @@ static void start(bw_server *server, bw_exchange *x,
 {
     bw_generations *gs = server->generations;
     bw_generation *g = bw_mem_zalloc(1, sizeof *g, BW_MEM_MISC);
-    if (g) {
-        /* what is told when no worker came to read it */
-        g->error = (bw_api_error){ .status = 503, .type = "service_unavailable", .code = "draining", .retry_after_s = 1,
-                                   .message = "The server is shutting down." };
-        g->owner = gs;
-        g->exchange = x;
-        g->api = &server->api;
-        g->read = read;
-        g->arrived_ns = bw_exchange_arrived_ns(x);
-    }
-    if (!g || !copy_body(g)) {
-        bw_mem_free(g);
+    if (!g) {
         bw_exchange_fail(x, 500, "server_error", NULL, NULL, 0, "The server is out of memory.");
         return;
     }
+    /* what is told when no worker came to read it */
+    g->error = (bw_api_error){ .status = 503, .type = "service_unavailable", .code = "draining", .retry_after_s = 1,
+                               .message = "The server is shutting down." };
+    g->owner = gs;
+    g->exchange = x;
+    g->api = &server->api;
+    g->read = read;
+    g->arrived_ns = bw_exchange_arrived_ns(x);
+    g->body = bw_exchange_take_body(x, &g->n_body);
     g->next = gs->first;
     g->link = &gs->first;
     if (g->next)

@@ -84,6 +84,10 @@ uint64_t bw_exchange_sent(const bw_exchange *x); /* bytes of body and events giv
 uint64_t bw_exchange_arrived_ns(const bw_exchange *x); /* bw_clock_ns() of the first byte of the request */
 /* The body, lent until the exchange ends; NUL-terminated behind n bytes. */
 const char *bw_exchange_body(const bw_exchange *x, size_t *n);
+/* The body to keep, for bw_mem_free; bw_exchange_body has nothing to lend any more. It goes on counting among
+ * the bodies that the server holds, until the exchange ends or bw_exchange_body_freed. */
+char *bw_exchange_take_body(bw_exchange *x, size_t *n);
+void bw_exchange_body_freed(bw_exchange *x);
 
 /* `gone` is called at most once, when the client has left before the answer was complete (FIN, RST, a
  * failed write, a reader stuck for write_timeout_s), or when bw_http_destroy closes its connection. The

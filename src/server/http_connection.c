@@ -219,6 +219,7 @@ static void take_body(bw_conn *c, const char *bytes, size_t n)
         const size_t before = x->body.n;
         bw_bytes_add(&x->body, bytes, n);
         c->http->n_bodies += x->body.n - before;
+        x->n_counted += x->body.n - before;
         if (x->body.failed || c->http->n_bodies > BW_HTTP_BODIES_MAX)
             refuse(c, 503, "out_of_memory", "the server has no memory for this body now");
     } else if (c->strict.n_body > BW_HTTP_DISCARD_MAX) {

@@ -74,7 +74,7 @@ void bw_exchange_discard(bw_exchange *x)
     }
     if (x->conn->arriving == x)
         x->conn->arriving = NULL;
-    x->http->n_bodies -= x->body.n;
+    bw_exchange_body_freed(x);
     evhttp_clear_headers(&x->headers);
     bw_bytes_fini(&x->fields);
     bw_bytes_fini(&x->body);
@@ -235,6 +235,20 @@ const char *bw_exchange_body(const bw_exchange *x, size_t *n)
 {
     *n = x->body.n;
     return x->body.data;
+}
+
+char *bw_exchange_take_body(bw_exchange *x, size_t *n)
+{
+    char *body = x->body.data;
+    *n = x->body.n;
+    x->body = (bw_bytes){ 0 };
+    return body;
+}
+
+void bw_exchange_body_freed(bw_exchange *x)
+{
+    x->http->n_bodies -= x->n_counted;
+    x->n_counted = 0;
 }
 
 void bw_exchange_on_gone(bw_exchange *x, void (*gone)(void *arg), void *arg)

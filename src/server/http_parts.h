@@ -112,6 +112,7 @@ struct bw_exchange {
     char id[129];
     uint64_t arrived_ns;
     bw_bytes body;
+    size_t n_counted; /* of http->n_bodies */
     bw_refusal refusal;
     struct evkeyvalq headers; /* of the answer */
 

@@ -378,7 +378,7 @@ void bw_handle_slots(void *arg, bw_exchange *x)
 
 typedef bool text_fn(char **answer, const bw_api_context *context, const char *body, size_t n_body, bw_api_error *err);
 
-/* One call of a text route on a worker. Has a copy of the body: the client may leave meanwhile. */
+/* One call of a text route on a worker. Has taken the body: the client may leave meanwhile. */
 typedef struct text_job {
     text_fn *fn;
     const bw_server *server;
@@ -425,17 +425,13 @@ static void text_gone(void *arg)
 
 static void add_text_job(bw_server *server, bw_exchange *x, text_fn *fn)
 {
-    size_t n;
-    const char *body = bw_exchange_body(x, &n);
     text_job *job = bw_mem_zalloc(1, sizeof *job, BW_MEM_MISC);
-    char *copy = bw_mem_dup(body, n);
-    if (!job || !copy) {
-        bw_mem_free(job);
-        bw_mem_free(copy);
+    if (!job) {
         bw_exchange_fail(x, 500, NULL, NULL, NULL, 0, "Out of memory");
         return;
     }
-    *job = (text_job){ .fn = fn, .server = server, .exchange = x, .body = copy, .n_body = n };
+    *job = (text_job){ .fn = fn, .server = server, .exchange = x };
+    job->body = bw_exchange_take_body(x, &job->n_body);
     bw_exchange_on_gone(x, text_gone, job);
     bw_work_add(server->work, text_run, text_done, job);
 }

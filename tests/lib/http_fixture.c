@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#include "base/mem.h"
+
 struct event_base *fixture_base;
 bw_http *fixture_http;
 bw_work *fixture_work;
@@ -97,7 +99,7 @@ static void counted(void *arg)
     snprintf(text, sizeof text, "%zu", j->n_counted);
     if (j->x)
         bw_exchange_reply(j->x, 200, "text/plain", text, strlen(text));
-    free(j->body);
+    bw_mem_free(j->body);
     free(j);
 }
 
@@ -110,10 +112,8 @@ static void in_worker(void *arg, bw_exchange *x)
 {
     (void)arg;
     job *j = calloc(1, sizeof *j);
-    const char *body = bw_exchange_body(x, &j->n);
     j->x = x;
-    j->body = malloc(j->n + 1);
-    memcpy(j->body, body, j->n + 1);
+    j->body = bw_exchange_take_body(x, &j->n);
     bw_exchange_on_gone(x, job_gone, j);
     bw_work_add(fixture_work, count, counted, j);
 }
