@@ -154,10 +154,13 @@ def chat(server, messages, max_tokens, **more):
 
 
 def bench_chat(server, args, rng):
+    # Without thinking, so that all of the answer is in the history; random weights write what is not split
+    # into the same tokens again, so that it is the dearest case: the whole answer is prefilled.
+    plain = {"chat_template_kwargs": {"enable_thinking": False}}
     messages = [{"role": "user", "content": text_of(server, rng, args.history)}]
-    answer, first = chat(server, messages, 64)
+    answer, first = chat(server, messages, 64, **plain)
     messages += [answer, {"role": "user", "content": "And what did the farmer say then?"}]
-    _, second = chat(server, messages, 16)
+    _, second = chat(server, messages, 16, **plain)
     result, turns = {}, (("turn_1", first), ("turn_2", second))
     for name, stream in turns:
         result[name] = {"ttft_s": stream.arrivals[0] - stream.start, "usage": stream.last("usage"), "timings": stream.last("timings")}
@@ -250,7 +253,13 @@ def machine():
             cpu = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
     except OSError:
         pass
-    return {"system": " ".join(os.uname()), "cpu": cpu, "cpus": os.cpu_count()}
+    system = os.uname()
+    return {"system": f"{system.sysname} {system.release} {system.machine}", "cpu": cpu, "cpus": os.cpu_count()}
+
+
+def short(path):
+    """Without the folders of this machine."""
+    return os.path.relpath(path, ROOT) if os.path.abspath(path).startswith(ROOT + os.sep) else os.path.basename(path)
 
 
 def commit():
@@ -271,7 +280,7 @@ def run(name, model, args):
     try:
         before = os.getloadavg()
         result, rows = globals()["bench_" + name](server, args, random.Random(args.seed))
-        result.update(model=model, command=server.command, load_before=before, load_after=os.getloadavg())
+        result.update(model=short(model), command=["bellwether", "serve", short(model), *args.options], load_before=before, load_after=os.getloadavg())
         return result, rows
     finally:
         server.stop()
@@ -312,8 +321,8 @@ def main():
               "commit": commit(), "arguments": sys.argv[1:], "models": {}, "sections": {}}
     for name in args.only.split(","):
         model = args.agent_model if name == "agent" and not args.url else args.model or args.url
-        if model not in report["models"]:
-            report["models"][model] = sha256(model)
+        if short(model) not in report["models"]:
+            report["models"][short(model)] = sha256(model)
         result, rows = run(name, model, args)
         report["sections"][name] = result
         for what, value in rows:
