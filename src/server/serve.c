@@ -272,10 +272,12 @@ static bw_status make_metrics(serving *s, bw_error *err)
 static void fill_api(serving *s)
 {
     const bw_model_info *info = bw_model_get_info(s->server.model);
-    char quantization[32];
+    char quantization[32], name[41]; /* the beginning of the name, not cut inside a character */
+    snprintf(name, sizeof name, "%s", s->server.model_id);
+    name[bw_utf8_valid_prefix(name, strlen(name))] = '\0';
     s->server.api.model = s->server.model;
     s->server.api.context = bw_engine_get_plan(s->server.engine)->context;
-    snprintf(s->server.fingerprint, sizeof s->server.fingerprint, "%.40s-%s-%s-%s", s->server.model_id,
+    snprintf(s->server.fingerprint, sizeof s->server.fingerprint, "%s-%s-%s-%s", name,
              quantization_of(s->server.model, quantization), info->cpu_level, bw_version());
 }
 
@@ -340,7 +342,8 @@ static void on_stop(evutil_socket_t number, short what, void *arg)
 
 static bool is_loopback(const char *host)
 {
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
+    const bool is_number = host[strspn(host, "0123456789.")] == '\0'; /* a name may begin with 127., too */
+    return (is_number && strncmp(host, "127.", 4) == 0) || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
 }
 
 static bw_status check_host(const bw_serve_options *o, bw_error *err)
@@ -350,6 +353,22 @@ static bw_status check_host(const bw_serve_options *o, bw_error *err)
     return bw_fail(err, BW_E_ARGUMENT, "listening on %s without an API key would let everybody who reaches this machine use "
                    "the model: give --api-key-file FILE, or --host 127.0.0.1, or --insecure where a proxy guards it",
                    o->http.host);
+}
+
+/* They stand in every answer and in the metrics' labels. */
+static bw_status check_ids(const bw_serve_options *o, bw_error *err)
+{
+    for (int i = 0; i < o->n_model_ids; i++) {
+        const char *id = o->model_ids[i];
+        const size_t n = strlen(id);
+        bool is_text = n > 0 && bw_utf8_valid_prefix(id, n) == n;
+        for (size_t k = 0; k < n; k++)
+            is_text = is_text && (unsigned char)id[k] >= ' ' && id[k] != 0x7F;
+        if (!is_text)
+            return bw_fail(err, BW_E_ARGUMENT, "model id %d of %d is empty, not UTF-8 or has a control character in it, expected "
+                           "a name such as \"qwen\"", i + 1, o->n_model_ids);
+    }
+    return BW_OK;
 }
 
 /* "models/lamb/" is served as "lamb", "x/Qwen3.5-0.8B-Q4_0.gguf" as "Qwen3.5-0.8B-Q4_0". */
@@ -478,7 +497,7 @@ bw_status bw_serve(const bw_serve_options *options, bw_error *err)
 {
     struct sigaction ignore = { .sa_handler = SIG_IGN }, before;
     bw_status st = check_host(options, err);
-    if (st)
+    if (st || (st = check_ids(options, err)))
         return st;
     serving *s = bw_mem_zalloc(1, sizeof *s, BW_MEM_MISC);
     if (!s)

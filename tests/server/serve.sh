@@ -239,14 +239,16 @@ start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 
 stop a_server_that_loads_ends_at_once INT 0
 
 printf '# of the test\nsesame\n' >"$work/keys"
-start $lamb --no-self-test --model-id one --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache \
+forty=$(printf 'o%039d' 0 | tr 0 o)
+start $lamb --no-self-test --model-id "${forty%o}é" --model-id two --max-seqs 2 --ctx 256 --kv-memory 64MiB --no-cache \
     --api-key-file "$work/keys" --no-web
 ready || not_ok a_server_with_keys_becomes_ready "$(tail -n 3 "$work/log")"
 is without_a_key_nothing_is_shown "$(call GET /v1/models):$(json error.type)" 401:authentication_error
 is a_wrong_key_is_none "$(call GET /props '' 'Authorization: Bearer sesamE')" 401
-is a_key_opens "$(call GET /v1/models '' 'Authorization: Bearer sesame'):$(json data.0.id):$(json data.1.id)" 200:one:two
+is a_key_opens "$(call GET /v1/models '' 'Authorization: Bearer sesame'):$(json data.0.id):$(json data.1.id)" "200:${forty%o}é:two"
 is a_key_in_the_other_header_opens "$(call GET /slots '' 'x-api-key: sesame'):$(json 1.n_ctx)" 200:256
 is no_third_slot "$(json 2 >/dev/null 2>&1 || echo none)" none
+is a_long_name_is_cut_between_characters "$(call GET /props '' 'x-api-key: sesame'):$(json system_fingerprint | grep -c "^${forty%o}-BF16-")" 200:1
 is probers_need_no_key "$(call GET /health)" 200
 is without_a_page_a_line_says_where_to_go "$(call GET /):$(grep -c /v1 "$work/out")" 200:1
 is the_self_test_was_left_out "$(call GET /props '' 'x-api-key: sesame'):$(json self_test.ran)" 200:false

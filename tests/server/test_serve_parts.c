@@ -154,6 +154,8 @@ TEST(without_keys_only_this_machine_is_listened_to)
     o.http.host = "0.0.0.0";
     o.http.port = 0;
     check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "0.0.0.0", "--api-key-file", "--insecure");
+    o.http.host = "127.example.invalid"; /* a name, whatever it resolves to */
+    check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "127.example.invalid", "--api-key-file");
     o.http.host = "::";
     check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "--api-key-file");
     static const char *const keys[] = { "secret" };
@@ -162,6 +164,23 @@ TEST(without_keys_only_this_machine_is_listened_to)
     o.http.host = "0.0.0.0";
     o.http.keys = keys;
     o.http.n_keys = 1;
+    check_error(bw_serve(&o, &err), BW_E_IO, err, "models/none");
+}
+
+TEST(model_ids_that_are_no_text_are_refused)
+{
+    static const char *const ids[][2] = { { "good", "b\xff" }, { "good", "" }, { "good", "a\nb" }, { "good", "a\x7f" } };
+    bw_serve_options o = bw_serve_defaults();
+    bw_error err;
+    o.model_path = "models/none";
+    o.http.port = 0;
+    o.n_model_ids = 2;
+    for (size_t i = 0; i < BW_COUNT(ids); i++) {
+        o.model_ids = ids[i];
+        check_error(bw_serve(&o, &err), BW_E_ARGUMENT, err, "model id 2 of 2");
+    }
+    static const char *const good[] = { "Qwen/Qwen3.5 \"a\"", "\xc3\xa9" };
+    o.model_ids = good;
     check_error(bw_serve(&o, &err), BW_E_IO, err, "models/none");
 }
 
@@ -251,5 +270,5 @@ TESTS_MAIN(ENTRY(with_plenty_of_memory_every_sequence_gets_a_full_context),
            ENTRY(a_pool_that_was_given_larger_than_all_contexts_is_cut),
            ENTRY(where_nothing_says_what_is_free_everything_is_given), ENTRY(the_service_manager_gets_the_datagram),
            ENTRY(without_a_service_manager_nothing_is_sent), ENTRY(the_watchdog_is_due_twice_in_its_time),
-           ENTRY(without_keys_only_this_machine_is_listened_to),
+           ENTRY(model_ids_that_are_no_text_are_refused), ENTRY(without_keys_only_this_machine_is_listened_to),
            ENTRY(a_server_tells_its_manager_when_it_is_ready_and_when_it_stops), ENTRY(a_start_survives_failed_allocations))
