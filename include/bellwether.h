@@ -248,7 +248,7 @@ typedef struct bw_request {
     int32_t think_end_token;
     const int32_t *think_end;
     int n_think_end;
-    bool loop_guard;       /* end with BW_FINISH_LOOP when the answer repeats itself (docs/serving.md) */
+    bool loop_guard;       /* end with BW_FINISH_LOOP when the answer repeats itself (docs/serving.md), not before min_tokens */
 
     /* Prefix cache. marks [n_marks]: ascending prompt positions (1 .. n_prompt - 1) at which another
      * request may part from this prompt, such as the end of the system text: a checkpoint is kept

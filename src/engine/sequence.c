@@ -31,7 +31,7 @@ bw_status bw_sequence_open(bw_sequence *s, const bw_request *r, bw_seq_id id, in
                         .n_prefill = r->n_prompt, .max_tokens = max_tokens, .lists = lists,
                         .n_stop_tokens = r->n_stop_tokens, .n_marks = r->n_marks,
                         .n_logprobs = r->n_logprobs < 0 ? -1 : r->n_logprobs, .cache_salt = r->cache_salt,
-                        .priority = r->priority, .loop_guard = r->loop_guard, .prompt_logits = r->prompt_logits,
+                        .priority = r->priority, .loop_guard = r->loop_guard, .min_tokens = r->min_tokens, .prompt_logits = r->prompt_logits,
                         .prompt_logprobs = r->prompt_logprobs, .prompt_top = r->prompt_top, .draft_logits = r->draft_logits,
                         .n_draft_logits = r->n_draft_logits, .force_drafts = r->force_drafts,
                         .force_arg = r->force_arg };

@@ -44,6 +44,7 @@ typedef struct bw_sequence {
     int n_logprobs;
     uint64_t cache_salt;
     bool loop_guard;
+    int min_tokens; /* the guard, too, waits for them */
     bool cached; /* reads and writes the prefix cache */
     int priority;
     bw_usage usage;

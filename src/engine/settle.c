@@ -75,7 +75,7 @@ static void settle_tokens(bw_engine *e, int i, bw_event *event)
         const bool loops = s->loop_guard && bw_loop_guard_push(&e->guards[s->slot], tokens[n]);
         if (is_stop(s, tokens[n++]))
             event->finish = BW_FINISH_STOP;
-        else if (loops)
+        else if (loops && s->n_generated >= s->min_tokens)
             event->finish = BW_FINISH_LOOP;
         else if (s->n_generated >= s->max_tokens)
             event->finish = BW_FINISH_LENGTH;

@@ -269,7 +269,7 @@ static bool read_draft(bw_api_request *out, const bw_api_context *context, const
 
 bool bw_api_read_common(bw_api_request *out, const bw_api_context *context, const bw_api_object *body)
 {
-    bool cache = true, guard = out->loop_guard != 0;
+    bool cache = true, guard;
     out->n = 1;
     if (!read_stream(out, context, body) || !bw_api_get_int32(body, "n", 1, context->max_n > 0 ? context->max_n : 1, &out->n) ||
         !bw_api_get_bool(body, "ignore_eos", &out->ignore_eos) ||
@@ -277,8 +277,11 @@ bool bw_api_read_common(bw_api_request *out, const bw_api_context *context, cons
         !bw_api_get_bool(body, "include_stop_str_in_output", &out->include_stop) ||
         !bw_api_get_bool(body, "return_token_ids", &out->return_token_ids) ||
         !bw_api_get_bool(body, "return_tokens_as_token_ids", &out->tokens_as_ids) ||
-        !bw_api_get_bool(body, "cache_prompt", &cache) || !bw_api_get_bool(body, "loop_guard", &guard) ||
+        !bw_api_get_bool(body, "cache_prompt", &cache) ||
         !bw_api_get_int32(body, "priority", INT32_MIN, INT32_MAX, &out->priority))
+        return false;
+    guard = out->loop_guard && !out->ignore_eos; /* who measures wants as many tokens as were asked for */
+    if (!bw_api_get_bool(body, "loop_guard", &guard))
         return false;
     out->no_cache = !cache;
     out->loop_guard = guard;

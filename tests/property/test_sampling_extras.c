@@ -201,6 +201,11 @@ TEST(a_loop_is_ended_at_the_same_token_however_it_was_computed)
         run_request(engine, &r, &out);
         check_int(out.finish, BW_FINISH_LOOP);
         check_int(out.n_tokens, 257); /* said once, then 256 times again */
+        r.min_tokens = 270;
+        run_request(engine, &r, &out);
+        check_int(out.finish, BW_FINISH_LOOP);
+        check_int(out.n_tokens, 270);
+        r.min_tokens = 0;
     }
     r.max_tokens = 256;
     run_request(engine, &r, &out);

@@ -306,6 +306,19 @@ TEST(members_that_are_absent_or_null_have_their_defaults)
     check_that(seeds[0] != seeds[1], "two random seeds are equal: %llu", (unsigned long long)seeds[0]);
 }
 
+TEST(an_answer_of_a_given_length_is_not_ended_for_its_loops)
+{
+    bw_api_request r = read_with("\"ignore_eos\": true, \"max_tokens\": 900");
+    check_int(r.loop_guard, 0);
+    bw_api_request_fini(&r);
+    r = read_with("\"ignore_eos\": true, \"loop_guard\": true"); /* who asks for both gets both */
+    check_int(r.loop_guard, 1);
+    bw_api_request_fini(&r);
+    r = read_with("\"min_tokens\": 5");
+    check_int(r.loop_guard, 1);
+    bw_api_request_fini(&r);
+}
+
 TEST(every_member_arrives)
 {
     bw_api_request r = read_with(
@@ -778,7 +791,8 @@ TESTS_MAIN(ENTRY(an_ordinary_request_gives_the_prompt_of_the_chat_format),
            ENTRY(thinking_is_on_unless_the_request_says_otherwise), ENTRY(effort_reaches_the_formats_that_know_it),
            ENTRY(old_reasoning_is_kept_where_the_request_asks_for_it),
            ENTRY(a_final_message_can_be_continued), ENTRY(members_that_are_absent_or_null_have_their_defaults),
-           ENTRY(every_member_arrives), ENTRY(limits_and_budgets_follow_the_context_and_the_thinking),
+           ENTRY(an_answer_of_a_given_length_is_not_ended_for_its_loops), ENTRY(every_member_arrives),
+           ENTRY(limits_and_budgets_follow_the_context_and_the_thinking),
            ENTRY(the_operator_may_choose_the_defaults_of_openai), ENTRY(salts_are_told_apart_and_none_is_like_no_salt),
            ENTRY(members_of_a_wrong_type_or_range_are_refused_by_name), ENTRY(what_is_not_in_this_version_is_refused_and_not_ignored),
            ENTRY(messages_are_refused_with_their_path), ENTRY(what_is_no_json_object_is_refused_with_the_byte),
