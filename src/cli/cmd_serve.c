@@ -31,6 +31,7 @@ typedef struct serve_options {
     size_option kv_memory, cache_memory, max_body;
     bool no_cache, insecure, no_self_test, no_web, log_requests, metrics_legacy;
     float decode_gap_ms, sse_ping_s, request_timeout_s, drain_timeout_s; /* NAN: not given */
+    float header_timeout_s, body_timeout_s, idle_timeout_s, write_timeout_s;
     bw_list_option keys, ids, origins;
 } serve_options;
 
@@ -61,7 +62,8 @@ static const char size_expected[] = "a size such as 2GiB, 500MB or 1073741824";
 static bw_args_result read_options(serve_options *o, int argc, char **argv)
 {
     *o = (serve_options){ .setup = BW_SETUP_DEFAULTS, .host = "127.0.0.1", .port = 8080, .max_n = 16, .stream_interval = 1,
-                          .decode_gap_ms = NAN, .sse_ping_s = NAN, .request_timeout_s = NAN, .drain_timeout_s = NAN };
+                          .decode_gap_ms = NAN, .sse_ping_s = NAN, .request_timeout_s = NAN, .drain_timeout_s = NAN,
+                          .header_timeout_s = NAN, .body_timeout_s = NAN, .idle_timeout_s = NAN, .write_timeout_s = NAN };
     const bw_option options[] = {
         { BW_OPTION_GROUP, .name = "Address" },
         { BW_OPTION_TEXT, "--host", "ADDRESS", &o->host, .expected = "an address to listen on",
@@ -120,6 +122,16 @@ static bw_args_result read_options(serve_options *o, int argc, char **argv)
           .help = "how long answers may still run after SIGTERM;\ndefault 30", .low = 0, .high = 1e6 },
         { BW_OPTION_NUMBER, "--sse-ping", "S", &o->sse_ping_s,
           .help = "a comment on a stream that is silent for so long;\n0: never; default 30", .low = 0, .high = 1e6 },
+        { BW_OPTION_NUMBER, "--header-timeout", "S", &o->header_timeout_s,
+          .help = "for the head of a request to come; default 10", .low = 0, .high = 1e6, .open = BW_OPEN_LOW },
+        { BW_OPTION_NUMBER, "--body-timeout", "S", &o->body_timeout_s,
+          .help = "a body may stall for so long; default 30", .low = 0, .high = 1e6, .open = BW_OPEN_LOW },
+        { BW_OPTION_NUMBER, "--idle-timeout", "S", &o->idle_timeout_s,
+          .help = "a connection may idle for so long, longer than in\nthe pool of a proxy in front; default 75", .low = 0,
+          .high = 1e6, .open = BW_OPEN_LOW },
+        { BW_OPTION_NUMBER, "--write-timeout", "S", &o->write_timeout_s,
+          .help = "a client may take nothing of its answer for so\nlong; default 60", .low = 0, .high = 1e6,
+          .open = BW_OPEN_LOW },
         { BW_OPTION_INT, "--max-connections", "N", &o->max_connections, .help = "default 4096", .low = 1, .high = 1000000 },
         { BW_OPTION_CUSTOM, "--max-body", "SIZE", &o->max_body, .read = read_size, .expected = size_expected,
           .help = "of a request; default 64MiB" },
@@ -270,6 +282,12 @@ static void log_line(void *arg, bw_log_level level, const char *line)
     fprintf(stderr, "bellwether: %s: %s\n", level == BW_LOG_WARNING ? "warning" : "note", line);
 }
 
+static void set_if_given(double *to, float given)
+{
+    if (!isnan(given))
+        *to = (double)given;
+}
+
 static bw_serve_options serve_options_of(const serve_options *o, const key_list *keys)
 {
     static const bw_activations activations[] = { BW_ACTIVATIONS_AUTO, BW_ACTIVATIONS_INT8, BW_ACTIVATIONS_F32 };
@@ -300,8 +318,11 @@ static bw_serve_options serve_options_of(const serve_options *o, const key_list 
         s.http.max_connections = o->max_connections;
     if (o->max_body.given)
         s.http.max_body = (size_t)o->max_body.bytes;
-    if (!isnan(o->sse_ping_s))
-        s.http.ping_s = (double)o->sse_ping_s;
+    set_if_given(&s.http.ping_s, o->sse_ping_s);
+    set_if_given(&s.http.header_timeout_s, o->header_timeout_s);
+    set_if_given(&s.http.body_timeout_s, o->body_timeout_s);
+    set_if_given(&s.http.idle_timeout_s, o->idle_timeout_s);
+    set_if_given(&s.http.write_timeout_s, o->write_timeout_s);
     s.insecure = o->insecure;
     s.model_ids = o->ids.items;
     s.n_model_ids = o->ids.n;
@@ -311,8 +332,7 @@ static bw_serve_options serve_options_of(const serve_options *o, const key_list 
     s.reasoning_field = (bw_reasoning_field)o->reasoning_field;
     s.stream_interval = o->stream_interval;
     s.request_timeout_s = isnan(o->request_timeout_s) ? 0 : (double)o->request_timeout_s;
-    if (!isnan(o->drain_timeout_s))
-        s.drain_timeout_s = (double)o->drain_timeout_s;
+    set_if_given(&s.drain_timeout_s, o->drain_timeout_s);
     s.metrics_legacy = o->metrics_legacy;
     s.no_self_test = o->no_self_test;
     s.no_web = o->no_web;

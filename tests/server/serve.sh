@@ -258,7 +258,12 @@ bw serve "$work/nowhere" --port 0
 is a_model_that_is_not_there_ends_it "$status:$(grep -c "nowhere" "$work/err")" 1:2
 bw serve tests/golden/dense-r2 --port 0
 is a_model_without_a_tokenizer_is_refused "$status:$(tail -n 1 "$work/err" | grep -c 'no tokenizer')" 1:1
-start $lamb --no-self-test
+start $lamb --no-self-test --header-timeout 0.2 --idle-timeout 0.4
+exec 3<>"/dev/tcp/127.0.0.1/$port" 4<>"/dev/tcp/127.0.0.1/$port"
+printf 'GET / HT' >&3
+is a_head_that_stalls_is_answered_in_its_time "$(timeout 5 head -n 1 <&3 | tr -d '\r')" 'HTTP/1.1 408 Request Timeout'
+is an_idle_connection_is_closed_in_its_time "$(timeout 5 cat <&4; echo $?)" 0
+exec 3>&- 4>&-
 bw serve $lamb --port "$port"
 is an_address_in_use_is_refused "$status:$(tail -n 1 "$work/err" | grep -c "port $port")" 1:1
 stop the_first_one_did_not_mind TERM 0
