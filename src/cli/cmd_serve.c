@@ -76,7 +76,7 @@ static bw_args_result read_options(serve_options *o, int argc, char **argv)
         { BW_OPTION_SET, .name = "--insecure", .target = &o->insecure,
           .help = "listen on any address without keys" },
         { BW_OPTION_LIST, "--cors-origin", "ORIGIN", &o->origins,
-          .help = "pages from there may call; may be repeated" },
+          .help = "pages from there may call, such as\nhttp://localhost:3000; may be repeated" },
 
         { BW_OPTION_GROUP, .name = "What is served" },
         { BW_OPTION_LIST, "--model-id", "NAME", &o->ids,
@@ -103,7 +103,7 @@ static bw_args_result read_options(serve_options *o, int argc, char **argv)
         { BW_OPTION_CUSTOM, "--kv-memory", "SIZE", &o->kv_memory, .read = read_size, .expected = size_expected,
           .help = "keys and values of all sequences together, at\nleast one full context; default from free memory" },
         { BW_OPTION_CUSTOM, "--cache-memory", "SIZE", &o->cache_memory, .read = read_size, .expected = size_expected,
-          .help = "checkpoints of the prefix cache; default from free\nmemory" },
+          .help = "checkpoints of the prefix cache; 0: no cache;\ndefault from free memory" },
         { BW_OPTION_SET, .name = "--no-cache", .target = &o->no_cache, .help = "no prefix cache: every prompt is computed" },
 
         BW_SETUP_OPTIONS(o->setup, "room for prompt and answer of a sequence; default:\nthe model's, at most 32768"),
@@ -156,8 +156,30 @@ static bw_args_result read_options(serve_options *o, int argc, char **argv)
     return result;
 }
 
+/* As browsers send it, to be compared byte by byte: scheme, host, port if any, nothing behind; `null` is that of a file. */
+static bool is_origin(const char *text)
+{
+    if (strcmp(text, "null") == 0)
+        return true;
+    const char *host = strstr(text, "://");
+    if (!host || host == text || !host[3])
+        return false;
+    for (const char *c = text; *c; c++)
+        if (*c <= ' ' || *c > '~' || (*c >= 'A' && *c <= 'Z'))
+            return false;
+    return !strpbrk(host + 3, "/?#@*");
+}
+
 static int check_options(const serve_options *o)
 {
+    for (int i = 0; i < o->origins.n; i++)
+        if (!is_origin(o->origins.items[i]))
+            return bw_args_fail("serve", "--cors-origin: given \"%s\", expected an origin as browsers send it, such as "
+                                "http://localhost:3000, in small letters, with nothing behind the port", o->origins.items[i]);
+    if (o->kv_memory.given && o->kv_memory.bytes == 0)
+        return bw_args_fail("serve", "--kv-memory: given \"0\", expected the room of at least one full context");
+    if (o->max_body.given && o->max_body.bytes == 0)
+        return bw_args_fail("serve", "--max-body: given \"0\", expected at least 1: requests have a body");
     if (o->no_cache && o->cache_memory.given)
         return bw_args_fail("serve", "--no-cache and --cache-memory are both given, expected one of them");
     if (o->host[0] == '\0')
@@ -234,9 +256,10 @@ static char *read_key_file(const char *path)
     if (text) {
         const size_t n = fread(text, 1, MOST + 1, file);
         const bool failed = ferror(file);
+        const int why = errno;
         if (failed || n > MOST || memchr(text, 0, n)) {
             bw_terminal_fail("--api-key-file %s: %s", path,
-                             failed ? "cannot be read" : n > MOST ? "larger than 4 MiB, expected one key a line" :
+                             failed ? strerror(why) : n > MOST ? "larger than 4 MiB, expected one key a line" :
                              "has a NUL byte in it, expected one key a line");
             free(text);
             text = NULL;

@@ -42,12 +42,12 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
         return bw_fail(err, BW_E_LIMIT, "engine: %d waiting requests, at most 65536 are possible", o.max_waiting);
     if (o.context == 0)
         o.context = most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
-    if (o.context > LARGEST_CONTEXT)
-        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens, at most %d are possible", o.context,
-                       LARGEST_CONTEXT);
     if (o.context > most)
         return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens is more than the %d that %s was made for: ask "
                        "for at most that", o.context, most, model->path);
+    if (o.context > LARGEST_CONTEXT)
+        return bw_fail(err, BW_E_LIMIT, "engine: a context of %d tokens, at most %d are possible", o.context,
+                       LARGEST_CONTEXT);
     if (o.context < 2)
         return bw_fail(err, BW_E_LIMIT, "engine: a context of %d token has no room for a prompt and an answer: ask for "
                        "at least 2", o.context);
@@ -226,9 +226,9 @@ static bw_status check_pool(const bw_model *model, const bw_engine_options *o, b
     if (fit >= wanted)
         return BW_OK;
     return bw_fail(err, BW_E_LIMIT, "engine: %llu bytes of KV memory hold %lld tokens, and a context of %d needs %llu "
-                   "bytes: give more, or ask for a context of at most %lld", (unsigned long long)o->kv_memory,
+                   "bytes: give more, or ask for a smaller context", (unsigned long long)o->kv_memory,
                    (long long)fit * BW_PAGE, o->context,
-                   (unsigned long long)(page_bytes(model->net, o) * (uint64_t)wanted), (long long)fit * BW_PAGE);
+                   (unsigned long long)(page_bytes(model->net, o) * (uint64_t)wanted));
 }
 
 bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options, bw_memory_plan *plan, bw_error *err)

@@ -85,6 +85,11 @@ done <<'CASES'
 --kv-memory -1 2GiB
 --kv-memory 2Gi 2GiB
 --kv-memory 0x10 2GiB
+--kv-memory 0 full context
+--max-body 0 at least 1
+--cors-origin http://localhost:3000/ nothing behind the port
+--cors-origin * http://localhost:3000
+--cors-origin localhost:3000 http://localhost:3000
 --cache-memory 9999999TB 2GiB
 --decode-gap 0 above 0
 --draft 3 auto|off
