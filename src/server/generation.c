@@ -418,8 +418,8 @@ static bw_status check_size(const bw_generation *g, bw_error *err)
     const int waiting = server->loaded->max_waiting, seqs = bw_engine_get_plan(server->engine)->max_seqs;
     if (r->n <= (waiting + seqs) / r->n_prompts)
         return BW_OK;
-    return bw_fail(err, BW_E_ARGUMENT, "prompt: %d of them with %d choices each are %lld answers, but this server computes %d at a "
-                   "time and lets %d wait: ask for fewer at once", r->n_prompts, r->n, (long long)r->n_prompts * r->n, seqs, waiting);
+    return bw_fail(err, BW_E_ARGUMENT, "n: the request wants %lld answers (prompts x choices: %d x %d), but this server computes %d "
+                   "at a time and lets %d wait: ask for fewer at once", (long long)r->n_prompts * r->n, r->n_prompts, r->n, seqs, waiting);
 }
 
 static void admit(bw_generation *g)

@@ -103,7 +103,8 @@ static bw_status open_listener(bw_http *h, struct evconnlistener **out, bw_error
     snprintf(port, sizeof port, "%d", o->port);
     int failed = o->port < 0 || o->port > 65535 ? EAI_SERVICE : getaddrinfo(o->host, port, &hints, &found);
     if (failed)
-        return bw_fail(err, BW_E_IO, "cannot listen on %s port %d: %s", o->host, o->port, gai_strerror(failed));
+        return bw_fail(err, BW_E_IO, "cannot listen on %s port %d: %s: --host takes an address of "
+                       "this machine", o->host, o->port, gai_strerror(failed));
     int why = 0;
     for (struct addrinfo *a = found; a && !*out; a = a->ai_next) {
         *out = evconnlistener_new_bind(h->base, NULL, NULL,
@@ -114,7 +115,9 @@ static bw_status open_listener(bw_http *h, struct evconnlistener **out, bw_error
     freeaddrinfo(found);
     if (!*out)
         return bw_fail(err, BW_E_IO, "cannot listen on %s port %d: %s%s", o->host, o->port, strerror(why),
-                       why == EADDRINUSE ? ": another program has it, choose another --port" : "");
+                       why == EADDRINUSE ? ": another program has it, choose another --port" :
+                       why == EADDRNOTAVAIL ? ": --host takes an address of this machine" :
+                       why == EACCES ? ": ports below 1024 want rights, choose another --port" : "");
     return BW_OK;
 }
 

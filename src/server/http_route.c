@@ -224,6 +224,17 @@ static void admit_to_route(bw_exchange *x)
         refuse_unready(x);
 }
 
+/* The usual mistake: a client's base URL without /v1, or with two of them. */
+static bool belongs_under_v1(bw_exchange *x)
+{
+    static const char *const ends[] = { "/chat/completions", "/completions", "/models" };
+    const size_t n = strlen(x->path);
+    for (size_t i = 0; i < BW_COUNT(ends); i++)
+        if (n >= strlen(ends[i]) && strcmp(x->path + n - strlen(ends[i]), ends[i]) == 0)
+            return true;
+    return false;
+}
+
 void bw_http_admit(bw_exchange *x)
 {
     unsigned methods = 0;
@@ -241,5 +252,6 @@ void bw_http_admit(bw_exchange *x)
     else if (x->method == BW_HEAD && strcmp(x->path, "/") == 0)
         bw_exchange_refuse(x, 200, NULL, 0, "%s", "");
     else
-        bw_exchange_refuse(x, 404, "not_found", 0, "nothing is served at %s", x->path);
+        bw_exchange_refuse(x, 404, "not_found", 0, "nothing is served at %s%s", x->path, belongs_under_v1(x) ?
+                           ": the API is under /v1, with which a client's base URL ends" : "");
 }

@@ -252,7 +252,7 @@ static bool end_head(bw_strict *s)
     if (s->has_length && s->has_coding)
         return bad(s, "both Content-Length and Transfer-Encoding");
     if (s->length > s->limits.body)
-        return refuse(s, 413, "body_too_large", "the body is larger than this server takes");
+        return refuse(s, 413, "body_too_large", "the body is larger than this server takes (--max-body)");
     s->keep_alive &= !s->close;
     s->left = s->length;
     s->state = s->chunked ? CHUNK_SIZE : s->left ? PLAIN_BODY : COMPLETE;
@@ -297,7 +297,7 @@ static bool take_chunk_line(bw_strict *s)
     if (s->n_extensions > MAX_EXTENSIONS)
         return bad(s, "too many chunk extensions");
     if (n > s->limits.body - s->n_body)
-        return refuse(s, 413, "body_too_large", "the body is larger than this server takes");
+        return refuse(s, 413, "body_too_large", "the body is larger than this server takes (--max-body)");
     s->left = n;
     s->state = n ? CHUNK_DATA : TRAILERS;
     if (n == 0) {

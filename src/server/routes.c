@@ -5,7 +5,6 @@
 #include "server/generation.h"
 #include "server/small_routes.h"
 #include "server/web.h"
-#include "server/web.h"
 
 enum {
     CALL = BW_ROUTE_KEY | BW_ROUTE_JSON | BW_ROUTE_READY,
@@ -33,6 +32,10 @@ static const bw_route routes[] = {
     { BW_GET, "/version", 0, "version", bw_handle_version },
     { BW_GET, "/metrics", 0, "metrics", bw_handle_metrics },
 
+    { ANY, "/v1/responses", 0, "not_served", bw_handle_not_served },
+    { ANY, "/v1/responses/", BELOW, "not_served", bw_handle_not_served },
+    { ANY, "/v1/messages", 0, "not_served", bw_handle_not_served },
+    { ANY, "/v1/messages/", BELOW, "not_served", bw_handle_not_served },
     { ANY, "/v1/embeddings", 0, "not_served", bw_handle_not_served },
     { ANY, "/v1/audio/", BELOW, "not_served", bw_handle_not_served },
     { ANY, "/v1/images/", BELOW, "not_served", bw_handle_not_served },

@@ -195,7 +195,7 @@ static void tick_draining(serving *s)
         s->told = true;
         s->told_ns = bw_clock_ns();
         if (!s->status) {
-            bw_log(BW_LOG_WARNING, "draining: %d requests still ran after %g s and are ended with an error",
+            bw_log(BW_LOG_WARNING, "draining: %d still running after %g s, ended with an error",
                    bw_generations_live(s->server.generations), s->drain_timeout_s);
             bw_generations_fail_all(s->server.generations, "draining", "The server is shutting down");
         }
@@ -332,7 +332,7 @@ static void on_stop(evutil_socket_t number, short what, void *arg)
     }
     const int n = bw_http_open_exchanges(s->server.http);
     bw_notify("STOPPING=1\nSTATUS=draining");
-    bw_log(BW_LOG_INFO, "%s: no new requests, %d running ones have %g s (again: at once)",
+    bw_log(BW_LOG_INFO, "%s: no new requests, %d running, %g s for them to end (again: at once)",
            number == SIGINT ? "SIGINT" : "SIGTERM", n, s->options.drain_timeout_s);
     bw_http_set_ready(s->server.http, BW_DRAINING, 1, NULL);
     begin_drain(s, s->options.drain_timeout_s);

@@ -465,5 +465,5 @@ void bw_handle_not_served(void *arg, bw_exchange *x)
     (void)arg;
     bw_exchange_fail(x, 404, NULL, "not_found", NULL, 0,
                      "Not served here: this server writes text (/v1/chat/completions, /v1/completions); it has no "
-                     "embeddings, audio, images, files or batches");
+                     "Responses or Messages API, embeddings, audio, images, files or batches");
 }

@@ -113,6 +113,9 @@ is half_a_body_is_refused "$(call POST /tokenize '{"prompt":'):$(json error.code
 is there_is_a_page "$(call GET /):$(grep -ci '<html' "$work/out")" 200:1
 is an_unknown_path "$(call GET /nothing):$(json error.code)" 404:not_found
 is a_wrong_method "$(call DELETE /health):$(header Allow | grep -c GET)" 405:1
+for path in responses messages messages/count_tokens; do
+    is "what_is_not_there_yet_is_said_$path" "$(call POST /v1/$path '{}'):$(json error.message | grep -c 'no Responses or Messages')" 404:1
+done
 is what_is_not_served_is_said "$(call POST /v1/embeddings '{}'):$(json error.message | grep -c embeddings)" 404:1
 
 # ---- chats -------------------------------------------------------------------------------------------

@@ -160,6 +160,14 @@ TEST(unknown_paths_and_methods_keep_the_connection)
     client c = fixture_client();
     response r = check_stays(&c, "GET /nowhere" HOST "\r\n", 404, "invalid_request_error", "not_found");
     response_free(&r);
+    static const char *const without_v1[] = { "/chat/completions", "/v1/v1/completions", "/models/" };
+    for (size_t i = 0; i < BW_COUNT(without_v1); i++) {
+        char request[200];
+        snprintf(request, sizeof request, "GET %s" HOST "\r\n", without_v1[i]);
+        r = check_stays(&c, request, 404, "invalid_request_error", "not_found");
+        check_that(strstr(r.body, "under /v1"), "does not say where the API is: %s", r.body);
+        response_free(&r);
+    }
     r = check_stays(&c, "POST /v1/embeddings" HOST "Content-Length: 3\r\n\r\nabc", 404, "invalid_request_error", "not_found");
     response_free(&r);
     r = check_stays(&c, "DELETE /echo" HOST "\r\n", 405, "invalid_request_error", "method_not_allowed");
