@@ -8,6 +8,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 json_get=${BW_BUILD:-build}/tests/cli/json_get
+if ! [ -x ./bellwether ] || ! [ -x "$json_get" ]; then
+    echo "not ok $0: ./bellwether or $json_get is missing, built by: make all tests"
+    exit 1
+fi
 
 bw_in() {
     local input=$1
