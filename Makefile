@@ -171,7 +171,7 @@ bench-ops: $(BUILD)/bench/ops_bench
 $(BUILD)/bellwether.pc: Makefile
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: bellwether' \
-	    'Description: Runs models of the Qwen3.5/3.6 family, drafting with their own MTP head' \
+	    'Description: Runs models of the Qwen3.5, 3.6 and 3.8 family, drafting with their own MTP head' \
 	    'Version: $(VERSION)' 'Requires.private: $(PACKAGES)' 'Cflags: -I$${includedir}' \
 	    'Libs: -L$${libdir} -lbellwether' 'Libs.private: -lm -pthread' >$@
 .PHONY: $(BUILD)/bellwether.pc

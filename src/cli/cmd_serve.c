@@ -67,7 +67,7 @@ static bw_args_result read_options(serve_options *o, int argc, char **argv)
     const bw_option options[] = {
         { BW_OPTION_GROUP, .name = "Address" },
         { BW_OPTION_TEXT, "--host", "ADDRESS", &o->host, .expected = "an address to listen on",
-          .help = "default 127.0.0.1; another one than this machine's\nown wants keys, or --insecure" },
+          .help = "default 127.0.0.1; one that other machines can\nreach wants keys, or --insecure" },
         { BW_OPTION_INT, "--port", "N", &o->port, .help = "default 8080; 0: any free one, which is said", .low = 0,
           .high = 65535 },
         { BW_OPTION_LIST, "--api-key", "KEY", &o->keys, .help = "requests must bring it; may be repeated (visible in\nthe list of processes: better a file)" },
