@@ -43,9 +43,10 @@ static void want_drafts(bw_step *step, const bw_span *span, int length)
     step->longest_chain = step->chain_lengths[0];
 }
 
+/* Rows of the prompt: after a preemption the span may go on with rows of the answer. */
 static void want_scores(bw_step *step, const bw_span *span, bw_sequence *s)
 {
-    for (int i = 0; i < span->n_rows; i++) {
+    for (int i = 0; i < span->n_rows && span->first_pos + i < s->n_prompt; i++) {
         step->scored_index[step->n_scored] = span->first_row + i;
         step->scored_rows[step->n_scored] = step->rows[span->first_row + i];
         step->scored_owners[step->n_scored++] = s;

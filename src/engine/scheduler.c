@@ -197,7 +197,7 @@ static int chain_length(bw_engine *e, bw_sequence *s, int share)
     n = smaller(n, s->max_tokens - (s->n_generated + 1) - 1);
     n = n > 0 ? smaller(n, e->max_drafts) : 0;
     s->n_wanted = n;
-    if (bw_sequence_in_prompt(s) && n < s->n_draft_logits)
+    if (s->n_generated == 0 && n < s->n_draft_logits)
         n = s->n_draft_logits; /* evaluation; bw_engine_submit checked that they fit */
     return n;
 }

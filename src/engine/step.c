@@ -73,7 +73,7 @@ static void draft_tokens(bw_engine *e, int j, int n)
     const size_t vocab = (size_t)e->limits.vocab;
     for (int i = 0; i < n; i++) {
         const bw_sequence *s = e->host.owners[e->host.chain_spans[i]];
-        if (j < s->n_draft_logits && bw_sequence_in_prompt(s))
+        if (j < s->n_draft_logits && s->n_generated == 0)
             be->ops->download(be, s->draft_logits + (size_t)j * vocab, e->buf.logits + (size_t)i * vocab,
                               vocab * sizeof(float));
     }

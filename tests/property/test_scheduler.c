@@ -296,8 +296,60 @@ TEST(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed)
     free(out);
 }
 
+/* Paused after n tokens for another that takes its place, so computed again from its first token on. */
+static void run_interrupted(bw_engine *engine, bw_request r, const bw_request *other, int n)
+{
+    int count[2] = { 0 };
+    bw_request between = *other;
+    r.user = (void *)(intptr_t)1;
+    between.user = (void *)(intptr_t)2;
+    const bw_seq_id id = submit(engine, &r);
+    while (count[0] < n)
+        step(engine, count);
+    check(bw_engine_pause(engine, id, true));
+    submit(engine, &between);
+    while (count[1] < between.max_tokens)
+        step(engine, count);
+    check(bw_engine_pause(engine, id, false));
+    while (!bw_engine_idle(engine))
+        step(engine, count);
+    check_int(count[0], r.max_tokens);
+}
+
+TEST(an_evaluation_that_gave_way_is_of_the_prompt_alone)
+{
+    enum { PROMPT = 30, ANSWER = CONTEXT - PROMPT, DRAFTS = 4 };
+    bw_model *model = tiny();
+    bw_engine *engine = open(model, 1, 0, 0);
+    const size_t vocab = (size_t)bw_model_get_info(model)->vocab;
+    float *want = calloc((PROMPT + DRAFTS) * vocab, sizeof *want);
+    run *out = calloc(1, sizeof *out);
+    bw_request r = request(model, 0, PROMPT, 1), other = request(model, 1, 5, 3);
+    r.draft = DRAFTS;
+    r.n_draft_logits = DRAFTS;
+    r.prompt_logits = want;
+    r.draft_logits = want + PROMPT * vocab;
+    run_request(engine, &r, out);
+    r.max_tokens = ANSWER;
+    for (int at = 2; at < ANSWER; at += ANSWER - 5) { /* early, and where DRAFTS more do not fit the context */
+        float *got = calloc(PROMPT * vocab, sizeof *got), *got_drafts = calloc(DRAFTS * vocab, sizeof *got);
+        r.prompt_logits = got;
+        r.draft_logits = got_drafts;
+        run_interrupted(engine, r, &other, at);
+        check(memcmp(got, want, PROMPT * vocab * sizeof *got) == 0);
+        check(memcmp(got_drafts, want + PROMPT * vocab, DRAFTS * vocab * sizeof *got) == 0);
+        free(got);
+        free(got_drafts);
+    }
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+    free(want);
+    free(out);
+}
+
 TESTS_MAIN(ENTRY(those_that_wait_start_by_priority_and_then_age),
            ENTRY(a_long_prompt_takes_its_least_beside_decoding_and_stalls_nobody),
            ENTRY(a_short_prompt_overtakes_a_long_one_but_not_for_ever), ENTRY(the_same_prompt_many_times_is_computed_once),
            ENTRY(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later), ENTRY(a_full_step_drafts_less),
-           ENTRY(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed))
+           ENTRY(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed),
+           ENTRY(an_evaluation_that_gave_way_is_of_the_prompt_alone))
