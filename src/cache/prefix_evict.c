@@ -61,12 +61,6 @@ static void evict(bw_prefix_tree *tree, int checkpoint)
     bw_prefix_drop(tree, checkpoint);
 }
 
-/* Nobody but the tree holds the page. */
-static bool is_alone(const bw_prefix_tree *tree, int page)
-{
-    return bw_pages_holders(tree->pages, page) == tree->held[page];
-}
-
 /* Whether a page is free once the checkpoint has gone, with the nodes that stand only for it. */
 static bool frees_a_page(const bw_prefix_tree *tree, const bw_checkpoint *c)
 {
@@ -89,10 +83,10 @@ static bool frees_a_page(const bw_prefix_tree *tree, const bw_checkpoint *c)
 /* Whether a page may become free once it and others have gone. */
 static bool leads_to_a_page(const bw_prefix_tree *tree, const bw_checkpoint *c)
 {
-    if (is_alone(tree, c->page))
+    if (bw_prefix_alone(tree, c->page))
         return true;
     int node = c->node;
-    while (tree->nodes[node].page >= 0 && !is_alone(tree, tree->nodes[node].page))
+    while (tree->nodes[node].page >= 0 && !bw_prefix_alone(tree, tree->nodes[node].page))
         node = tree->nodes[node].parent;
     return tree->nodes[node].page >= 0;
 }
@@ -139,7 +133,7 @@ static int count_alone(const bw_prefix_tree *tree)
 {
     int n = 0;
     for (int page = 0; page < tree->n_pages; page++)
-        n += tree->held[page] > 0 && is_alone(tree, page);
+        n += tree->held[page] > 0 && bw_prefix_alone(tree, page);
     return n;
 }
 

@@ -84,6 +84,12 @@ static inline int bw_prefix_tail_length(const bw_prefix_tree *tree, const bw_che
     return c->position - tree->nodes[c->node].depth * BW_PAGE;
 }
 
+/* Nobody but the tree holds the page. */
+static inline bool bw_prefix_alone(const bw_prefix_tree *tree, int page)
+{
+    return bw_pages_holders(tree->pages, page) == tree->held[page];
+}
+
 /* Takes a checkpoint out, with all nodes that stood only for it. Its state is free again. */
 void bw_prefix_drop(bw_prefix_tree *tree, int checkpoint);
 /* Lets go of a node that nothing hangs under, and so up. */

@@ -265,6 +265,15 @@ static void use(bw_prefix_tree *tree, int checkpoint)
         tree->checkpoints[checkpoint].last_use = tree->clock;
 }
 
+/* Of the pages on the path to the node, how many only the tree holds. */
+static int alone_on_path(const bw_prefix_tree *tree, int node)
+{
+    int n = 0;
+    for (; tree->nodes[node].depth > 0; node = tree->nodes[node].parent)
+        n += bw_prefix_alone(tree, tree->nodes[node].page);
+    return n;
+}
+
 static void lend_pages(bw_prefix_tree *tree, int node, int *shared)
 {
     for (; tree->nodes[node].depth > 0; node = tree->nodes[node].parent) {
@@ -290,6 +299,7 @@ void bw_prefix_tree_find(bw_prefix_tree *tree, uint64_t salt, const int32_t *tok
         hash = c->hash;
         match->position = c->position;
         match->n_shared = tree->nodes[c->node].depth;
+        match->n_alone = alone_on_path(tree, c->node);
         match->tail_page = c->page;
         match->state = tree->states + (size_t)found * tree->stride;
         if (shared) {

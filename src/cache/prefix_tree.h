@@ -41,6 +41,7 @@ typedef struct bw_prefix_match {
     int position;      /* of the deepest checkpoint on the path, 1 .. limit; 0: none */
     int n_shared;      /* (position - 1) / 64 pages written to `shared`, each with one reference more,
                           the caller's; to be read only */
+    int n_alone;       /* of these pages, the ones that only the tree holds until then */
     int tail_page;     /* holds the rows of positions 64 n_shared .. position - 1; to be copied, not kept:
                           valid until the next call that adds or evicts */
     const void *state; /* the saved state; valid as tail_page */

@@ -100,6 +100,8 @@ bw_status bw_engine_submit(bw_engine *e, const bw_request *r, bw_seq_id *id, bw_
     if ((st = bw_sequence_open(s, r, e->next_id, e->options.context, e->max_drafts, err)))
         return st;
     *id = e->next_id++;
+    bw_sequence_list_add(&e->live, s);
+    bw_sequence_list_add(&e->waiting, s);
     return BW_OK;
 }
 
@@ -107,14 +109,16 @@ void bw_sequence_end(bw_engine *e, bw_sequence *s)
 {
     if (s->slot >= 0)
         bw_schedule_leave(e, s);
+    bw_sequence_list_remove(&e->waiting, s);
+    bw_sequence_list_remove(&e->live, s);
     bw_sequence_close(s);
 }
 
 static bw_sequence *find(const bw_engine *e, bw_seq_id id)
 {
-    for (int i = 0; id != 0 && i < e->n_sequences; i++)
-        if (e->sequences[i].id == id)
-            return &e->sequences[i];
+    for (int i = 0; i < e->live.n; i++)
+        if (e->live.items[i]->id == id)
+            return e->live.items[i];
     return NULL;
 }
 
@@ -150,8 +154,8 @@ bool bw_engine_pause(bw_engine *e, bw_seq_id id, bool paused)
 
 bool bw_engine_idle(const bw_engine *e)
 {
-    for (int i = 0; i < e->n_sequences; i++)
-        if (e->sequences[i].id && !e->sequences[i].paused)
+    for (int i = 0; i < e->live.n; i++)
+        if (!e->live.items[i]->paused)
             return false;
     return true;
 }
@@ -166,15 +170,10 @@ const bw_step_info *bw_engine_get_step(const bw_engine *e)
 void bw_engine_get_stats(const bw_engine *e, bw_engine_stats *stats)
 {
     *stats = e->stats;
-    for (int i = 0; i < e->n_sequences; i++) {
-        const bw_sequence *s = &e->sequences[i];
-        if (bw_sequence_waits(s)) {
-            stats->waiting++;
-            stats->waiting_tokens += s->n_prompt;
-        } else if (s->id) {
-            stats->running++;
-        }
-    }
+    stats->running = e->running.n;
+    stats->waiting = e->waiting.n;
+    for (int i = 0; i < e->waiting.n; i++)
+        stats->waiting_tokens += e->waiting.items[i]->n_prompt;
     stats->page_tokens = BW_PAGE;
     stats->slots = e->options.max_seqs;
     stats->slots_running = stats->running;
@@ -201,24 +200,11 @@ static bw_seq_info describe(const bw_sequence *s)
                                                               : BW_SEQ_DECODE };
 }
 
-/* Sorted by insertion as they are found. */
 int bw_engine_list(const bw_engine *e, bw_seq_info *out, int room)
 {
     int n = 0;
-    for (int i = 0; i < e->n_sequences; i++) {
-        const bw_sequence *s = &e->sequences[i];
-        if (!s->id)
-            continue;
-        int at = n;
-        while (at > 0 && out[at - 1].id > s->id)
-            at--;
-        if (at == room)
-            continue;
-        n += n < room;
-        for (int j = n - 1; j > at; j--)
-            out[j] = out[j - 1];
-        out[at] = describe(s);
-    }
+    for (; n < e->live.n && n < room; n++)
+        out[n] = describe(e->live.items[n]);
     return n;
 }
 

@@ -15,7 +15,7 @@
 #include "cache/slots.h"
 #include "engine/loop_guard.h"
 #include "engine/pace.h"
-#include "engine/sequence.h"
+#include "engine/sequence_list.h"
 #include "model/forward.h"
 
 /* Drafts of all sequences in one step: past that a row costs what it gains. */
@@ -90,9 +90,12 @@ struct bw_engine {
 
     bw_sequence *sequences; /* [n_sequences] waiting and running */
     int n_sequences;        /* max_seqs + max_waiting */
-    bw_sequence **order;    /* [n_sequences] scratch of the scheduler: those that run, oldest first */
-    bw_sequence **queue;    /* [n_sequences] scratch of the scheduler */
+    bw_sequence_list live;    /* all entries that are not free */
+    bw_sequence_list running; /* those with a slot, paused ones too */
+    bw_sequence_list waiting; /* the others, by priority */
+    bw_sequence **order;    /* [max_seqs] scratch of the scheduler: those that run and are not paused, oldest first */
     int n_order;
+    bw_sequence **queue;    /* [n_sequences] scratch of the scheduler */
     bw_loop_guard *guards;  /* [max_seqs] by slot, of sequences that asked for one */
     int *page_arrays;       /* [max_seqs, max_pages] by slot: what a running sequence's pages point into */
     bw_seq_id next_id;
@@ -112,7 +115,7 @@ void bw_sequence_end(bw_engine *e, bw_sequence *s);
 /* scheduler.c: starts what waits, shares the rows of a step, holds the pages for them; those that run
  * are then e->order [e->n_order] with plan_rows and plan_chain set. May preempt. */
 void bw_schedule(bw_engine *e);
-/* scheduler.c: s gives its pages and slot back and waits, or ends. */
+/* scheduler.c: s, which runs, gives its pages and slot back and waits. */
 void bw_schedule_leave(bw_engine *e, bw_sequence *s);
 
 /* batch.c: fills e->host from e->order. */

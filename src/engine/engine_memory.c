@@ -158,7 +158,10 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &hr->scores, rows, sizeof *hr->scores, true },
         { &hr->score_top, rows * BW_MAX_LOGPROBS, sizeof *hr->score_top, true },
         { &e->sequences, entries, sizeof *e->sequences, true },
-        { &e->order, entries, sizeof *e->order, true },
+        { &e->live.items, entries, sizeof *e->live.items, true },
+        { &e->waiting.items, entries, sizeof *e->waiting.items, true },
+        { &e->running.items, seqs, sizeof *e->running.items, true },
+        { &e->order, seqs, sizeof *e->order, true },
         { &e->queue, entries, sizeof *e->queue, true },
         { &e->events, seqs, sizeof *e->events, true },
         { &e->event_usage, seqs, sizeof *e->event_usage, true },
@@ -276,6 +279,7 @@ static bw_status take_tables(bw_engine *e, bw_error *err)
     e->seqs.n_slots = e->options.max_seqs;
     e->seqs.context = timeline_length(&e->options);
     e->seqs.max_pages = pages_per_sequence(&e->options);
+    e->waiting.by_priority = true;
     e->n_sequences = e->options.max_seqs + e->options.max_waiting;
     for (int i = 0; i < e->n_sequences; i++)
         e->sequences[i].slot = -1;

@@ -1,7 +1,8 @@
 /* scheduler.c - who runs in the next step, with how many rows, in whose memory.
  *
- * 1. What waits is started while there is a slot and the pages of its prompt: by priority, then age. It
- *    waits on where a running prefill is about to save a state that it could begin with.
+ * 1. What waits is started while there is a slot, and pages for its prompt beside those of the prompts that
+ *    are still being computed: by priority, then age. It waits on behind a running prefill that is about to
+ *    save a state it could begin with.
  * 2. Every running sequence decodes. What the pace leaves of the step goes to prefill, least remaining
  *    first; each step that leaves a sequence out counts as a page done, so nobody starves.
  * 3. Pages for these rows, oldest sequence first. Where none is left the prefix cache gives way, then the
@@ -12,8 +13,12 @@
 #include "engine/engine.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/clock.h"
+
+/* Of waiting prompts, in one step: a fraction of a millisecond. */
+enum { LOOK_TOKENS = 65536 };
 
 static int smaller(int a, int b)
 {
@@ -35,6 +40,8 @@ void bw_schedule_leave(bw_engine *e, bw_sequence *s)
     s->n_pages = 0;
     s->pages = NULL;
     s->slot = -1;
+    bw_sequence_list_remove(&e->running, s);
+    bw_sequence_list_add(&e->waiting, s);
 }
 
 static void preempt(bw_engine *e, bw_sequence *s)
@@ -50,16 +57,13 @@ static void preempt(bw_engine *e, bw_sequence *s)
     e->last_step.n_preempted++;
 }
 
-/* The youngest that runs; of the paused ones alone if there is one and `paused` asks so. */
+/* The youngest of those that are paused, or of those that are not. */
 static bw_sequence *youngest(bw_engine *e, bool paused)
 {
-    bw_sequence *found = NULL;
-    for (int i = 0; i < e->n_sequences; i++) {
-        bw_sequence *s = &e->sequences[i];
-        if (s->id && s->slot >= 0 && s->paused == paused && (!found || s->id > found->id))
-            found = s;
-    }
-    return found;
+    for (int i = e->running.n - 1; i >= 0; i--)
+        if (e->running.items[i]->paused == paused)
+            return e->running.items[i];
+    return NULL;
 }
 
 /* ---- 1. what waits --------------------------------------------------------------------------- */
@@ -74,32 +78,66 @@ static int common(const bw_sequence *a, const bw_sequence *b)
     return n;
 }
 
-/* A running prefill will soon save a state at least a page deeper than what s would begin with now. */
-static bool better_later(bw_engine *e, const bw_sequence *s, int position)
+/* r computes a prompt for all to see. */
+static bool prefills(const bw_sequence *r)
 {
-    if (!e->tree || !s->cached)
-        return false;
-    for (int i = 0; i < e->n_sequences; i++) {
-        const bw_sequence *r = &e->sequences[i];
-        if (!r->id || r->slot < 0 || r->paused || !r->cached || r->cache_salt != s->cache_salt || !bw_sequence_in_prompt(r))
+    return r->slot >= 0 && !r->paused && r->cached && bw_sequence_in_prompt(r);
+}
+
+/* A running prefill will soon save a state at least a page deeper than `position`, where s would begin now:
+ * then s waits behind it. */
+static bool better_later(bw_engine *e, bw_sequence *s, int position)
+{
+    for (int i = 0; e->tree && s->cached && i < e->running.n; i++) {
+        const bw_sequence *r = e->running.items[i];
+        if (!prefills(r) || r->cache_salt != s->cache_salt)
             continue;
-        const int mark = bw_resume_next_mark(e, r), shared = smaller(common(r, s), s->n_prefill - 1);
-        if (mark < r->n_prefill && mark <= shared && mark >= position + BW_PAGE)
-            return true;
+        const int mark = bw_resume_next_mark(e, r);
+        if (mark >= r->n_prefill || mark >= s->n_prefill || mark < position + BW_PAGE ||
+            memcmp(r->tokens, s->tokens, (size_t)mark * sizeof *s->tokens) != 0)
+            continue;
+        s->behind = r;
+        s->behind_id = r->id;
+        s->behind_shared = smaller(common(r, s), s->n_prefill - 1);
+        return true;
     }
     return false;
 }
 
-/* Pages of the cache count as free. One more for each that runs, so that a start does not preempt at once. */
-static bool has_room(bw_engine *e, const bw_sequence *s)
+/* Whether s waits on behind the one it was found to wait behind: a look that costs nothing, for thousands. */
+static bool still_behind(bw_engine *e, bw_sequence *s)
 {
+    const bw_sequence *r = s->behind;
+    if (r && r->id == s->behind_id && prefills(r)) {
+        const int mark = bw_resume_next_mark(e, r);
+        if (mark < r->n_prefill && mark <= s->behind_shared)
+            return true;
+    }
+    s->behind = NULL;
+    return false;
+}
+
+/* Pages that s is still to get: for its prompt, and one more if its answer may grow into it. */
+static int pages_to_come(const bw_sequence *s)
+{
+    const int prompt = pages_for(s->n_prefill), held = s->n_pages, all = pages_for(s->n_prompt + s->max_tokens);
+    const int soon = smaller((prompt > held ? prompt : held) + 1, all);
+    return soon > held ? soon - held : 0;
+}
+
+/* Room for s beside what those that run are still to get, so that a start does not preempt at once. Pages of
+ * the cache count as free, but for those that s would begin with. */
+static bool has_room(bw_engine *e, const bw_sequence *s, const bw_prefix_match *match)
+{
+    if (e->running.n == 0)
+        return true;
     bw_prefix_tree_stats cached = { 0 };
     if (e->tree)
         bw_prefix_tree_get_stats(e->tree, &cached);
-    int n_running = 0;
-    for (int i = 0; i < e->n_sequences; i++)
-        n_running += e->sequences[i].id && e->sequences[i].slot >= 0;
-    return n_running == 0 || pages_for(s->n_prefill + 1) + n_running <= bw_pages_free(e->pages) + cached.pages_alone;
+    int64_t wanted = pages_to_come(s) - match->n_shared + match->n_alone;
+    for (int i = 0; i < e->running.n; i++)
+        wanted += pages_to_come(e->running.items[i]);
+    return wanted <= bw_pages_free(e->pages) + cached.pages_alone;
 }
 
 static void start(bw_engine *e, bw_sequence *s)
@@ -110,6 +148,9 @@ static void start(bw_engine *e, bw_sequence *s)
     s->pages = e->page_arrays + (size_t)s->slot * (size_t)e->seqs.max_pages;
     s->n_pages = s->n_rows = s->n_drafts = s->resume_at = s->age = 0;
     s->hidden_step = -1;
+    s->behind = NULL;
+    bw_sequence_list_remove(&e->waiting, s);
+    bw_sequence_list_add(&e->running, s);
     be->ops->upload(be, e->seqs.samplers + s->slot, &s->sampler, sizeof s->sampler);
     be->ops->upload(be, e->seqs.biases + (size_t)s->slot * BW_MAX_LOGIT_BIAS, s->biases,
                     (size_t)s->sampler.n_biases * sizeof *s->biases);
@@ -129,42 +170,32 @@ static void start(bw_engine *e, bw_sequence *s)
     e->stats.prompt_tokens += s->n_prompt;
 }
 
-static bool goes_before(const bw_sequence *a, const bw_sequence *b)
+/* s, which is not to wait behind another, starts if it can. False: there is no room for it. */
+static bool start_one(bw_engine *e, bw_sequence *s, const bw_prefix_match *match)
 {
-    return a->priority != b->priority ? a->priority < b->priority : a->id < b->id;
+    /* One that is paused keeps its place only while nobody needs it. */
+    for (bw_sequence *idle; bw_slots_free(e->slots) == 0 || !has_room(e, s, match); preempt(e, idle))
+        if (!(idle = youngest(e, true)))
+            return false;
+    start(e, s);
+    return true;
 }
 
-/* Sorted by insertion: a few dozen, nearly in order. */
-static int list_waiting(bw_engine *e)
-{
-    int n = 0;
-    for (int i = 0; i < e->n_sequences; i++) {
-        bw_sequence *s = &e->sequences[i];
-        if (!bw_sequence_waits(s) || s->paused)
-            continue;
-        int at = n++;
-        for (; at > 0 && goes_before(s, e->queue[at - 1]); at--)
-            e->queue[at] = e->queue[at - 1];
-        e->queue[at] = s;
-    }
-    return n;
-}
-
+/* Looking for what the cache has of a prompt takes time in proportion to it, so a step looks for some. */
 static void start_waiting(bw_engine *e)
 {
-    const int n = list_waiting(e);
-    for (int i = 0; i < n; i++) {
-        bw_sequence *s = e->queue[i], *idle;
-        if (bw_slots_free(e->slots) == 0 && !youngest(e, true))
-            return;
-        if (better_later(e, s, bw_resume_look(e, s).position))
+    const int n = e->waiting.n;
+    int64_t looked_at = 0;
+    if (n > 0)
+        memcpy(e->queue, e->waiting.items, (size_t)n * sizeof *e->queue); /* the list changes as they start */
+    for (int i = 0; i < n && looked_at < LOOK_TOKENS && (bw_slots_free(e->slots) > 0 || youngest(e, true)); i++) {
+        bw_sequence *s = e->queue[i];
+        if (s->paused || still_behind(e, s))
             continue;
-        /* One that is paused keeps its place only while nobody needs it. */
-        while ((bw_slots_free(e->slots) == 0 || !has_room(e, s)) && (idle = youngest(e, true)))
-            preempt(e, idle);
-        if (bw_slots_free(e->slots) == 0 || !has_room(e, s))
+        const bw_prefix_match match = bw_resume_look(e, s);
+        looked_at += s->n_prefill;
+        if (!better_later(e, s, match.position) && !start_one(e, s, &match))
             return; /* those behind it wait with it: a large request is not overtaken for ever */
-        start(e, s);
     }
 }
 
@@ -173,15 +204,11 @@ static void start_waiting(bw_engine *e)
 static void list_running(bw_engine *e)
 {
     e->n_order = 0;
-    for (int i = 0; i < e->n_sequences; i++) {
-        bw_sequence *s = &e->sequences[i];
-        if (!s->id || s->slot < 0 || s->paused)
-            continue;
+    for (int i = 0; i < e->running.n; i++) {
+        bw_sequence *s = e->running.items[i];
         s->plan_rows = s->plan_chain = 0;
-        int at = e->n_order++;
-        for (; at > 0 && s->id < e->order[at - 1]->id; at--)
-            e->order[at] = e->order[at - 1];
-        e->order[at] = s;
+        if (!s->paused)
+            e->order[e->n_order++] = s;
     }
 }
 

@@ -25,6 +25,11 @@ typedef struct bw_sequence {
     int n_wanted;  /* of those that this step will draft, how many the next one verifies */
     int age;       /* steps its prefill was left out of */
 
+    /* While it waits because another computes what it could begin with: */
+    const struct bw_sequence *behind; /* whom; NULL: nobody */
+    bw_seq_id behind_id;              /* `behind` was; another one now, if it has another id */
+    int behind_shared;                /* tokens that both begin with, less than n_prefill */
+
     int *pages; /* [max_pages] page ids held, position order; of its slot. NULL: it waits */
     int n_pages;
     int resume_at;   /* the head's row at resume_at - 1 is to be made from the saved hidden row; 0: no */
@@ -68,11 +73,6 @@ static inline int bw_sequence_known(const bw_sequence *s)
 static inline bool bw_sequence_in_prompt(const bw_sequence *s)
 {
     return s->n_rows < s->n_prefill;
-}
-
-static inline bool bw_sequence_waits(const bw_sequence *s)
-{
-    return s->id && s->slot < 0;
 }
 
 /* Takes a checked request into a free entry, copying what it points to; it waits. room: tokens of the

@@ -186,9 +186,9 @@ static void visit_preemption(bw_model *model)
         for (int i = 0; i < MANY; i++) {
             want[i] = calloc(1, sizeof(run));
             got[i] = calloc(1, sizeof(run));
-            const int n = rnd_int(2, 80);
+            const int n = rnd_int(2, 80); /* the answers grow beyond what a start allows for */
             random_ids(model, ids[i], n);
-            requests[i] = seeded_request(model, ids[i], n, rnd_int(60, 150));
+            requests[i] = seeded_request(model, ids[i], n, rnd_int(130, 220));
             run_request(alone, &requests[i], want[i]);
             requests[i].user = got[i];
             check_ok(bw_engine_submit(engine, &requests[i], &id, &err), err);

@@ -1,10 +1,11 @@
 /* Who runs when: waiting in order, prefill in shares beside decoding, the same prompt once, places that
- * are given up and taken again. On random tiny models; no time is tested, only steps. */
+ * are given up and taken again. On random tiny models; but for the time of scheduling only steps are tested. */
 #include "lib/runs.h"
 
 #include <stdlib.h>
+#include <time.h>
 
-#include "engine/loop_guard.h"
+#include "engine/engine.h"
 #include "lib/tiny_model.h"
 
 enum { CONTEXT = 1000, MANY = 32 };
@@ -296,6 +297,124 @@ TEST(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed)
     free(out);
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The prompts are alike to their last ten tokens, so all wait behind the first while places are free. */
+TEST(thousands_that_wait_do_not_slow_the_steps_of_those_that_run)
+{
+    enum { WAITING = 2000, PROMPT = 900 };
+    bw_model *model = tiny();
+    bw_engine *engine;
+    bw_error err;
+    bw_memory_plan plan;
+    bw_engine_options options = { .context = CONTEXT, .max_seqs = 8, .max_waiting = WAITING, .max_rows = 64 };
+    check_ok(bw_engine_plan(model, &options, &plan, &err), err);
+    options.cache_memory = 4 * plan.checkpoint_bytes + 256;
+    check_ok(bw_engine_create(&engine, model, &options, &err), err);
+    const int marks[] = { PROMPT - 10 };
+    int count[1] = { 0 };
+    for (int i = 0; i < 6; i++) { /* so that the cache has something, and has lost something */
+        bw_request earlier = request(model, 1, 100, 1);
+        earlier.user = (void *)(intptr_t)1;
+        submit(engine, &earlier);
+        while (!bw_engine_idle(engine))
+            step(engine, count);
+    }
+    bw_request r = request(model, 0, PROMPT, 2);
+    r.marks = marks;
+    r.n_marks = 1;
+    for (int i = 0; i < WAITING; i++) {
+        ids[0][PROMPT - 1] = i % bw_model_get_info(model)->n_tokens;
+        submit(engine, &r);
+    }
+    double most = 0;
+    for (int steps = 0; steps < 5; steps++) {
+        check_ok(bw_engine_step(engine, &err), err);
+        double least = 1;
+        for (int i = 0; i < 3; i++) { /* planned again: nothing has changed; the quickest says what it takes */
+            const double start = cpu_seconds();
+            bw_schedule(engine);
+            const double seconds = cpu_seconds() - start;
+            least = seconds < least ? seconds : least;
+        }
+        most = least > most ? least : most;
+    }
+    bw_engine_stats stats;
+    bw_engine_get_stats(engine, &stats);
+    check(stats.evictions > 0);
+    check_int(stats.running, 1);
+    check_int(stats.waiting, WAITING - 1);
+    check_that(sanitized() || most < 2e-3, "scheduling took %.3f ms of a step", most * 1e3);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(only_those_start_whose_prompts_find_room)
+{
+    bw_model *model = tiny();
+    bw_engine *engine;
+    bw_error err;
+    bw_memory_plan plan;
+    bw_engine_options options = { .context = CONTEXT, .max_seqs = 6, .max_rows = 118 };
+    check_ok(bw_engine_plan(model, &options, &plan, &err), err);
+    options.kv_memory = plan.kv / 3; /* two full contexts */
+    check_ok(bw_engine_create(&engine, model, &options, &err), err);
+    int count[6] = { 0 }, most = 0;
+    for (int i = 0; i < 6; i++) {
+        bw_request r = request(model, i, 900, 10);
+        r.user = (void *)(intptr_t)(i + 1);
+        submit(engine, &r);
+    }
+    bw_engine_stats stats;
+    while (!bw_engine_idle(engine)) {
+        step(engine, count);
+        bw_engine_get_stats(engine, &stats);
+        most = stats.running > most ? stats.running : most;
+    }
+    check_int(most, 2);
+    check_int(stats.preemptions, 0);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+/* What many begin with takes memory once: they run together though their prompts would not fit side by side. */
+TEST(those_that_share_their_beginning_run_together)
+{
+    bw_model *model = tiny();
+    bw_engine *engine;
+    bw_error err;
+    bw_memory_plan plan;
+    bw_engine_options options = { .context = CONTEXT, .max_seqs = 6, .cache_memory = 64 << 20 };
+    check_ok(bw_engine_plan(model, &options, &plan, &err), err);
+    options.kv_memory = plan.kv / 3;
+    check_ok(bw_engine_create(&engine, model, &options, &err), err);
+    const int marks[] = { 850 };
+    int count[6] = { 0 }, most = 0;
+    bw_request r = request(model, 0, 900, 20);
+    r.marks = marks;
+    r.n_marks = 1;
+    for (int i = 0; i < 6; i++) {
+        ids[0][890] = i;
+        r.user = (void *)(intptr_t)(i + 1);
+        submit(engine, &r);
+    }
+    bw_engine_stats stats;
+    while (!bw_engine_idle(engine)) {
+        step(engine, count);
+        bw_engine_get_stats(engine, &stats);
+        most = stats.running > most ? stats.running : most;
+    }
+    check_int(most, 6);
+    check_int(stats.preemptions, 0);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
 /* Paused after n tokens for another that takes its place, so computed again from its first token on. */
 static void run_interrupted(bw_engine *engine, bw_request r, const bw_request *other, int n)
 {
@@ -352,4 +471,6 @@ TESTS_MAIN(ENTRY(those_that_wait_start_by_priority_and_then_age),
            ENTRY(a_short_prompt_overtakes_a_long_one_but_not_for_ever), ENTRY(the_same_prompt_many_times_is_computed_once),
            ENTRY(a_paused_sequence_gives_its_place_to_one_that_waits_and_goes_on_later), ENTRY(a_full_step_drafts_less),
            ENTRY(an_answer_that_loops_ends_at_the_same_token_however_it_was_computed),
-           ENTRY(an_evaluation_that_gave_way_is_of_the_prompt_alone))
+           ENTRY(an_evaluation_that_gave_way_is_of_the_prompt_alone),
+           ENTRY(thousands_that_wait_do_not_slow_the_steps_of_those_that_run), ENTRY(only_those_start_whose_prompts_find_room),
+           ENTRY(those_that_share_their_beginning_run_together))

@@ -11,7 +11,7 @@
 
 #include "lib/tiny_model.h"
 
-enum { CONTEXT = 400, LONGEST_PROMPT = 280, LONGEST_ANSWER = 40, N_JOBS = 44, N_TEXTS = 12 };
+enum { CONTEXT = 400, LONGEST_PROMPT = 280, LONGEST_ANSWER = 110, N_JOBS = 44, N_TEXTS = 12 };
 
 /* A conversation so far: later prompts go on from it, or leave it somewhere. */
 typedef struct text {
@@ -124,7 +124,7 @@ static void choose_sampling(const world *w, job *j)
 /* The answer of the idle engine first; then what may not change it. */
 static void make_request(world *w, job *j)
 {
-    j->request = greedy_request(w->model, NULL, 0, rnd_int(0, 5) ? rnd_int(1, LONGEST_ANSWER) : rnd_int(0, 2));
+    j->request = greedy_request(w->model, NULL, 0, rnd_int(0, 5) ? rnd_int(1, rnd_int(0, 2) ? 40 : LONGEST_ANSWER) : rnd_int(0, 2));
     j->n_vocab = vocab_of(w);
     choose_prompt(w, j);
     choose_marks(j);
