@@ -209,7 +209,7 @@ typedef struct bw_memory_plan {
     uint64_t kv;       /* the page pool, the MTP head's pages included */
     uint64_t state;    /* recurrent slots with their pending rows */
     uint64_t scratch;  /* activations, logits, tables */
-    uint64_t cache;    /* states saved for the prefix cache, in host memory */
+    uint64_t cache;    /* the prefix cache in host memory: saved states, and the tables to find them */
     uint64_t total;
     int64_t kv_tokens; /* that the pool holds, for all sequences and the prefix cache */
     uint64_t checkpoint_bytes; /* one saved state */

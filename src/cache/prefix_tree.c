@@ -35,14 +35,52 @@ static int *take_stack(int n)
     return stack;
 }
 
+/* How many there are of everything. */
+static void size_up(bw_prefix_tree *tree, int n_pages, uint64_t state_bytes, uint64_t memory)
+{
+    assert(n_pages >= 1 && state_bytes >= 1);
+    tree->stride = (state_bytes + 63) / 64 * 64;
+    uint64_t n = memory / tree->stride;
+    if (n == 0 && memory >= state_bytes)
+        n = 1;
+    if (n > BW_MAX_STATES)
+        n = BW_MAX_STATES;
+    if (n > (uint64_t)n_pages * BW_PAGE) /* no page has more ends than tokens */
+        n = (uint64_t)n_pages * BW_PAGE;
+    tree->n_pages = n_pages;
+    tree->n_states = tree->n_free_checkpoints = (int)n;
+    tree->n_nodes_max = tree->n_free_nodes = n_pages + tree->n_states; /* every page a node, and a root for every checkpoint */
+    tree->node_mask = power_of_two((uint64_t)tree->n_nodes_max) - 1;
+    tree->checkpoint_mask = power_of_two(n) - 1;
+}
+
+static uint64_t table_bytes(const bw_prefix_tree *tree)
+{
+    const uint64_t nodes = (uint64_t)tree->n_nodes_max, states = (uint64_t)tree->n_states;
+    return sizeof *tree + nodes * (sizeof *tree->nodes + BW_NODE_TOKENS * sizeof(int32_t) + sizeof *tree->free_nodes) +
+           states * (sizeof *tree->checkpoints + BW_PAGE * sizeof(int32_t) + sizeof *tree->live + sizeof *tree->free_checkpoints) +
+           (tree->node_mask + 1) * sizeof *tree->node_chains + (tree->checkpoint_mask + 1) * sizeof *tree->checkpoint_chains +
+           (uint64_t)tree->n_pages * sizeof *tree->held + BW_REMEMBERED * sizeof *tree->remembered;
+}
+
+int bw_prefix_tree_room(int n_pages, uint64_t state_bytes, uint64_t memory)
+{
+    bw_prefix_tree tree;
+    size_up(&tree, n_pages, state_bytes, memory);
+    return tree.n_states;
+}
+
+uint64_t bw_prefix_tree_bytes(int n_pages, uint64_t state_bytes, uint64_t memory)
+{
+    bw_prefix_tree tree;
+    size_up(&tree, n_pages, state_bytes, memory);
+    return tree.n_states > 0 ? table_bytes(&tree) + (uint64_t)tree.n_states * tree.stride : 0;
+}
+
 /* What is touched only as the tree fills (states, tokens, records) is left untouched here. */
 static bool take_memory(bw_prefix_tree *tree)
 {
     const size_t nodes = (size_t)tree->n_nodes_max, states = (size_t)tree->n_states;
-    tree->node_mask = power_of_two(nodes) - 1;
-    tree->checkpoint_mask = power_of_two(states) - 1;
-    tree->n_free_nodes = tree->n_nodes_max;
-    tree->n_free_checkpoints = tree->n_states;
     return (tree->nodes = bw_mem_alloc(nodes * sizeof *tree->nodes, BW_MEM_CACHE)) &&
            (tree->node_tokens = bw_mem_alloc(nodes * BW_NODE_TOKENS * sizeof(int32_t), BW_MEM_CACHE)) &&
            (tree->checkpoints = bw_mem_alloc(states * sizeof *tree->checkpoints, BW_MEM_CACHE)) &&
@@ -60,26 +98,15 @@ bw_status bw_prefix_tree_create(bw_prefix_tree **out, bw_pages *pages, int n_pag
                                 uint64_t memory, bw_error *err)
 {
     *out = NULL;
-    assert(n_pages >= 1 && state_bytes >= 1);
-    if (memory > SIZE_MAX / 2)
-        memory = SIZE_MAX / 2;
     if (memory < state_bytes)
         return bw_fail(err, BW_E_LIMIT, "prefix cache: %" PRIu64 " bytes of memory do not hold one saved state of %"
                        PRIu64 " bytes: give it more, or turn it off", memory, state_bytes);
     bw_prefix_tree *tree = bw_mem_zalloc(1, sizeof *tree, BW_MEM_CACHE);
     if (!tree)
         return bw_fail_memory(err, "prefix cache", sizeof *tree);
+    size_up(tree, n_pages, state_bytes, memory);
     tree->pages = pages;
-    tree->n_pages = n_pages;
     tree->reserved = -1;
-    tree->stride = (state_bytes + 63) / 64 * 64;
-    uint64_t n = memory / tree->stride;
-    if (n > BW_MAX_STATES)
-        n = BW_MAX_STATES;
-    if (n > (uint64_t)n_pages * BW_PAGE) /* no page has more ends than tokens */
-        n = (uint64_t)n_pages * BW_PAGE;
-    tree->n_states = n > 0 ? (int)n : 1;
-    tree->n_nodes_max = n_pages + tree->n_states; /* every page a node, and a root for every checkpoint */
     const uint64_t state_memory = (uint64_t)tree->n_states * tree->stride;
     if (!take_memory(tree) || !(tree->states = bw_mem_alloc((size_t)state_memory, BW_MEM_CACHE))) {
         const int states = tree->n_states;

@@ -29,8 +29,13 @@
 
 typedef struct bw_prefix_tree bw_prefix_tree;
 
+/* Saved states that such a tree would hold, and all bytes it would take; 0 where not one fits. For the memory
+ * plan; arguments as those of create. */
+int bw_prefix_tree_room(int n_pages, uint64_t state_bytes, uint64_t memory);
+uint64_t bw_prefix_tree_bytes(int n_pages, uint64_t state_bytes, uint64_t memory);
+
 /* state_bytes (>= 1): of one checkpoint. memory: for all of them; at least one must fit, more than 65,536
- * are never kept.
+ * are never kept. The tables of the tree come to that.
  * n_pages: pages of the pool, an upper bound for nodes. pages is borrowed until destroy.
  * BW_E_MEMORY names the bytes; BW_E_LIMIT: memory < state_bytes, names both. */
 bw_status bw_prefix_tree_create(bw_prefix_tree **out, bw_pages *pages, int n_pages, uint64_t state_bytes,

@@ -1,7 +1,6 @@
 /* engine_memory.c - what an engine takes: counted from sizes alone, taken once, given back.
  *
  * After bw_engine_create nothing on the step path allocates. */
-#include <limits.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -12,6 +11,7 @@ enum {
     DEFAULT_CONTEXT = 32768,
     DEFAULT_ROWS = 512,
     LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
+    MOST_PAGES = 1 << 29,      /* so do counts of pages */
     LEAST_LOGITS = 16          /* rows of the logits buffer, so that evaluation works in decent blocks */
 };
 
@@ -195,7 +195,8 @@ static int pool_pages(const bw_net *net, const bw_engine_options *o)
 {
     const uint64_t all = (uint64_t)pages_per_sequence(o) * (uint64_t)o->max_seqs;
     const uint64_t fit = o->kv_memory ? o->kv_memory / page_bytes(net, o) : all;
-    return (int)(fit < all ? fit : all);
+    const uint64_t n = fit < all ? fit : all;
+    return (int)(n < MOST_PAGES ? n : MOST_PAGES);
 }
 
 static uint64_t checkpoint_bytes(const bw_net *net)
@@ -212,8 +213,8 @@ static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memo
     plan->weights = model->info.weight_bytes;
     plan->kv = page * (uint64_t)pool_pages(net, o);
     plan->kv_tokens = (int64_t)pool_pages(net, o) * BW_PAGE;
-    plan->cache = o->cache_memory;
     plan->checkpoint_bytes = checkpoint_bytes(net);
+    plan->cache = bw_prefix_tree_bytes(pool_pages(net, o), plan->checkpoint_bytes, o->cache_memory);
     plan->kv_bytes_per_token = page / BW_PAGE;
     plan->state_bytes_per_sequence = bw_slots_bytes(&net->gdn, net->config->n_linear, 1, limits.max_pending);
     plan->state = plan->state_bytes_per_sequence * (uint64_t)o->max_seqs;
@@ -222,10 +223,15 @@ static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memo
     plan->total = plan->weights + plan->kv + plan->state + plan->scratch + plan->cache;
 }
 
-/* The pool holds one full context, so that every request that fits the context can be served in the end. */
-static bw_status check_pool(const bw_model *model, const bw_engine_options *o, bw_error *err)
+/* The pool holds one full context, so that every request that fits the context can be served in the end; the
+ * prefix cache, if there is to be one, holds a state. */
+static bw_status check_sizes(const bw_model *model, const bw_engine_options *o, bw_error *err)
 {
     const int fit = pool_pages(model->net, o), wanted = pages_per_sequence(o);
+    if (o->cache_memory > 0 && o->cache_memory < checkpoint_bytes(model->net))
+        return bw_fail(err, BW_E_LIMIT, "engine: %llu bytes of cache memory do not hold one saved state of %llu bytes: give "
+                       "at least that, or 0 for no prefix cache", (unsigned long long)o->cache_memory,
+                       (unsigned long long)checkpoint_bytes(model->net));
     if (fit >= wanted)
         return BW_OK;
     return bw_fail(err, BW_E_LIMIT, "engine: %llu bytes of KV memory hold %lld tokens, and a context of %d needs %llu "
@@ -239,7 +245,7 @@ bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options
     bw_engine_options o;
     bw_status st = resolve_options(model, options, &o, err);
     if (!st)
-        st = check_pool(model, &o, err);
+        st = check_sizes(model, &o, err);
     if (!st)
         make_plan(model, &o, plan);
     return st;
@@ -318,7 +324,7 @@ static bw_status take_cache(bw_engine *e, bw_error *err)
     const uint64_t state = checkpoint_bytes(e->net);
     if (e->options.cache_memory == 0)
         return BW_OK;
-    e->n_checkpoints = (int)(e->options.cache_memory / state < INT_MAX ? e->options.cache_memory / state : INT_MAX);
+    e->n_checkpoints = bw_prefix_tree_room(e->n_pages, state, e->options.cache_memory);
     return bw_prefix_tree_create(&e->tree, e->pages, e->n_pages, state, e->options.cache_memory, err);
 }
 
@@ -333,7 +339,7 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->net = model->net;
     e->n_tokens = model->info.n_tokens;
     e->next_id = 1;
-    if ((st = resolve_options(model, options, &e->options, err)) || (st = check_pool(model, &e->options, err)))
+    if ((st = resolve_options(model, options, &e->options, err)) || (st = check_sizes(model, &e->options, err)))
         goto fail;
     make_plan(model, &e->options, &e->plan);
     if ((st = check_memory(&e->plan, err)))

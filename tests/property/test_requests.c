@@ -261,14 +261,18 @@ TEST(the_plan_is_what_is_taken)
         bw_model_close(model);
         model = open_model(repo_path("models/lamb"), NULL, 1 + 3 * i, BW_ACTIVATIONS_AUTO);
         const bw_engine_options o = { .context = rnd_int(100, 3000), .max_seqs = rnd_int(1, 5), .chunk = 64,
-                                      .no_drafts = i == 3, .kv = i & 1 ? BW_KV_F32 : BW_KV_F16 };
+                                      .no_drafts = i == 3, .kv = i & 1 ? BW_KV_F32 : BW_KV_F16,
+                                      .cache_memory = (uint64_t[]){ 0, 2 << 20, 50 << 20, 80 << 20 }[i] };
         bw_memory_plan plan;
         check_ok(bw_engine_plan(model, &o, &plan, &err), err);
-        const uint64_t kv = bw_mem_used(BW_MEM_KV), state = bw_mem_used(BW_MEM_STATE), scratch = bw_mem_used(BW_MEM_SCRATCH);
+        const uint64_t kv = bw_mem_used(BW_MEM_KV), state = bw_mem_used(BW_MEM_STATE), scratch = bw_mem_used(BW_MEM_SCRATCH),
+                       cache = bw_mem_used(BW_MEM_CACHE);
         bw_engine *engine;
         check_ok(bw_engine_create(&engine, model, &o, &err), err);
         check_int(bw_mem_used(BW_MEM_KV) - kv, plan.kv);
         check_int(bw_mem_used(BW_MEM_STATE) - state, plan.state);
+        check_int(bw_mem_used(BW_MEM_CACHE) - cache, plan.cache);
+        check_int(plan.total, plan.weights + plan.kv + plan.state + plan.scratch + plan.cache);
         check_int(bw_mem_used(BW_MEM_SCRATCH) - scratch, plan.scratch);
         check(memcmp(&plan, bw_engine_get_plan(engine), sizeof plan) == 0);
         bw_engine_destroy(engine);
@@ -277,6 +281,12 @@ TEST(the_plan_is_what_is_taken)
     const bw_engine_options huge = { .context = 40000 };
     bw_memory_plan plan;
     check_error(bw_engine_plan(model, &huge, &plan, &err), BW_E_LIMIT, err, "40000", "32768");
+    check_ok(bw_engine_plan(model, NULL, &plan, &err), err);
+    const bw_engine_options little = { .cache_memory = plan.checkpoint_bytes - 1 };
+    check_error(bw_engine_plan(model, &little, &plan, &err), BW_E_LIMIT, err, "cache memory", "one saved state", "or 0");
+    const bw_engine_options much = { .cache_memory = UINT64_MAX, .max_seqs = 4096 }; /* no sum may wrap */
+    check_ok(bw_engine_plan(model, &much, &plan, &err), err);
+    check(plan.total > plan.cache && plan.total > plan.kv && plan.cache > 65536 * (plan.checkpoint_bytes - 1));
     const bw_engine_options many = { .context = 32768, .max_seqs = 4000 };
     bw_engine *engine;
     check_error(bw_engine_create(&engine, model, &many, &err), BW_E_MEMORY, err, "KV cache", "free", "at most");
