@@ -140,25 +140,26 @@ static bw_status damaged_weights(const bw_engine *e, int position, bw_error *err
                    "overflow); compare the files' sha256 with the published ones", e->model->path, position);
 }
 
-/* Whether every row whose token would be used was made of numbers. */
+/* Whether every row whose token or score would be used was made of numbers. */
 static bw_status check_span(bw_engine *e, int i, bw_error *err)
 {
     const bw_span *span = &e->host.spans[i];
     for (int j = 0; span->sample && j <= e->result.n_accepted[i]; j++)
         if (e->result.damaged[span->first_logit + j])
             return damaged_weights(e, e->host.logit_rows[span->first_logit + j].pos, err);
+    for (int j = 0; j < e->host.n_scored; j++)
+        if (e->host.scored_owners[j] == e->host.owners[i] && !isfinite(e->result.scores[j]) &&
+            e->host.scored_rows[j].pos + 1 < e->host.owners[i]->n_prompt)
+            return damaged_weights(e, e->host.scored_rows[j].pos, err);
     return BW_OK;
 }
 
 /* Log-probabilities of the prompt: row p scores the token at p + 1. */
-static bw_status settle_scores(bw_engine *e, bw_error *err)
+static void settle_scores(bw_engine *e)
 {
-    bw_status st = BW_OK;
     for (int i = 0; i < e->host.n_scored; i++) {
         const bw_sequence *s = e->host.scored_owners[i];
         const int pos = e->host.scored_rows[i].pos;
-        if (pos + 1 < s->n_prompt && !isfinite(e->result.scores[i]) && !st)
-            st = damaged_weights(e, pos, err);
         if (s->prompt_logprobs && pos == 0)
             s->prompt_logprobs[0] = 0;
         if (pos + 1 >= s->n_prompt)
@@ -169,7 +170,6 @@ static bw_status settle_scores(bw_engine *e, bw_error *err)
             memcpy(s->prompt_top + (size_t)(pos + 1) * (size_t)s->n_logprobs,
                    e->result.score_top + (size_t)i * BW_MAX_LOGPROBS, (size_t)s->n_logprobs * sizeof *s->prompt_top);
     }
-    return st;
 }
 
 /* Ends the sequence with an event that says why. */
@@ -203,7 +203,8 @@ bw_status bw_step_settle(bw_engine *e, double seconds, bw_error *err)
     e->last_step.seconds = seconds;
     e->stats.steps++;
     bw_pace_learn(&e->pace, &e->last_step);
-    bw_status st = settle_scores(e, err);
+    settle_scores(e);
+    bw_status st = BW_OK;
     int n_finished = 0;
     for (int i = 0; i < e->host.n_spans; i++) {
         bw_error why;

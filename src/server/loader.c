@@ -81,7 +81,7 @@ static void say_choice(const bw_loader *l, const bw_memory_plan *all, const bw_e
                gib(d->available), gib(d->headroom));
     if (!l->options.cache_given)
         bw_log(BW_LOG_INFO, "cache memory: %.2f GiB, about %llu checkpoints, chosen from %.2f GiB free (--cache-memory)",
-               gib(d->cache_memory), (unsigned long long)(d->cache_memory / (all->state_bytes_per_sequence ? all->state_bytes_per_sequence : 1)),
+               gib(d->cache_memory), (unsigned long long)(d->cache_memory / (all->checkpoint_bytes ? all->checkpoint_bytes : 1)),
                gib(d->available));
 }
 
@@ -106,6 +106,7 @@ static bw_status choose_memory(bw_loader *l, bw_engine_options *o, bw_error *err
         .scratch = all.scratch,
         .context_bytes = one.kv,
         .sequence_bytes = all.state_bytes_per_sequence,
+        .checkpoint_bytes = all.checkpoint_bytes,
         .max_seqs = o->max_seqs,
         .seqs_given = seqs_given,
         .kv_given = l->options.kv_given,

@@ -29,12 +29,12 @@ bw_memory_choice bw_memory_choose(const bw_memory_wish *w)
         c.max_seqs--;
 
     const uint64_t seqs = (uint64_t)c.max_seqs, all_kv = seqs * w->context_bytes;
-    const uint64_t most_checkpoints = MOST_CHECKPOINTS * w->sequence_bytes;
+    const uint64_t most_checkpoints = MOST_CHECKPOINTS * w->checkpoint_bytes;
     /* nobody says what is free: as if all of it were */
     uint64_t rest = w->available ? minus(room, seqs * w->sequence_bytes) : all_kv + most_checkpoints;
     rest = minus(rest, w->cache_given ? least_kv + w->cache_memory : least_kv);
     if (!w->cache_given)
-        c.cache_memory = less(rest / 3, most_checkpoints);
+        c.cache_memory = rest / 3 < w->checkpoint_bytes ? 0 : less(rest / 3, most_checkpoints);
     c.kv_memory = given_kv;
     if (!w->kv_given)
         c.kv_memory = least_kv + less(w->cache_given ? rest : minus(rest, c.cache_memory), minus(all_kv, least_kv));

@@ -170,7 +170,7 @@ TEST(a_beginning_that_two_prompts_share_is_there_for_the_third)
     for_models(visit_shared_beginnings);
 }
 
-enum { MANY = 12 };
+enum { MANY = 8 };
 
 /* Six at a time in the memory of one context. */
 static void visit_preemption(bw_model *model)

@@ -18,7 +18,7 @@
 static bw_memory_wish wish_of(uint64_t available)
 {
     return (bw_memory_wish){ .available = available, .weights = 16 * GIB, .scratch = GIB, .context_bytes = 2 * GIB,
-                             .sequence_bytes = 150 * MIB, .max_seqs = 32 };
+                             .sequence_bytes = 160 * MIB, .checkpoint_bytes = 150 * MIB, .max_seqs = 32 };
 }
 
 TEST(with_plenty_of_memory_every_sequence_gets_a_full_context)
@@ -33,11 +33,13 @@ TEST(with_plenty_of_memory_every_sequence_gets_a_full_context)
 
 TEST(what_is_chosen_fits_beside_weights_scratch_and_headroom)
 {
-    for (uint64_t available = 20 * GIB; available < 300 * GIB; available += 777 * MIB) {
+    for (uint64_t available = 20 * GIB; available < 300 * GIB; available += 177 * MIB) {
         const bw_memory_wish wish = wish_of(available);
         const bw_memory_choice c = bw_memory_choose(&wish);
         check(c.kv_memory >= wish.context_bytes && c.kv_memory <= (uint64_t)c.max_seqs * wish.context_bytes);
         check(c.max_seqs >= 1 && c.max_seqs <= 32);
+        check_that(c.cache_memory == 0 || c.cache_memory >= wish.checkpoint_bytes, "%llu bytes for checkpoints are too little "
+                   "for one", (unsigned long long)c.cache_memory);
         const uint64_t taken = c.kv_memory + c.cache_memory + (uint64_t)c.max_seqs * wish.sequence_bytes + wish.scratch;
         if (available > 24 * GIB) /* else even the least does not fit, which the engine says */
             check_that(taken + wish.weights + c.headroom <= available, "of %llu MiB %llu are taken",

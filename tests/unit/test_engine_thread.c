@@ -487,11 +487,12 @@ TEST(prompt_logprobs_come_with_the_last_post)
     bw_model_close(model);
 }
 
-/* One row of the embedding is not a number: who has it in the prompt ends, the others do not notice. */
-TEST(a_damaged_row_ends_its_request_and_no_other)
+/* A model whose embedding of token 5 is not a number. */
+static bw_model *open_damaged(void)
 {
     char folder[4096], path[4200];
-    snprintf(folder, sizeof folder, "%s/damaged-row", temp_dir());
+    static int n_models;
+    snprintf(folder, sizeof folder, "%s/damaged-row-%d", temp_dir(), n_models++);
     tiny_shape shape = tiny_random_shape();
     shape.tied = shape.bf16 = false;
     check(mkdir(folder, 0700) == 0);
@@ -507,7 +508,36 @@ TEST(a_damaged_row_ends_its_request_and_no_other)
     FILE *f = fopen(path, "wb");
     check(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
     free(data);
-    bw_model *model = open_model(folder, NULL, 2, BW_ACTIVATIONS_AUTO);
+    return open_model(folder, NULL, 2, BW_ACTIVATIONS_AUTO);
+}
+
+TEST(a_step_that_scores_a_damaged_row_ends_its_sequence)
+{
+    bw_model *model = open_damaged();
+    bw_engine *engine = open_engine(model, CONTEXT, 4, 2, BW_KV_F16);
+    int32_t ids[] = { 1, 2, 3, 4, 6, 5, 3, 2, 1, 1, 1, 1 };
+    float logprobs[12];
+    bw_request r = greedy_request(model, ids, 12, 1);
+    r.prompt_logprobs = logprobs;
+    bw_seq_id id;
+    bw_error err;
+    bw_event event;
+    check_ok(bw_engine_submit(engine, &r, &id, &err), err);
+    check_ok(bw_engine_step(engine, &err), err); /* positions 0 .. 3 */
+    check(!bw_engine_event(engine, &event));
+    check_error(bw_engine_step(engine, &err), BW_E_FORMAT, err, "position 5", "damaged");
+    check(bw_engine_event(engine, &event));
+    check_int(event.finish, BW_FINISH_ERROR);
+    check_int(event.id, id);
+    check(bw_engine_idle(engine));
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+/* Who has the row in the prompt ends, the others do not notice. */
+TEST(a_damaged_row_ends_its_request_and_no_other)
+{
+    bw_model *model = open_damaged();
     bw_engine *engine = open_engine(model, CONTEXT, 0, 2, BW_KV_F16);
     bw_engine_thread *t = start(engine, wake_nobody, NULL);
     int32_t ids[] = { 1, 5, 3 };
@@ -600,5 +630,5 @@ TESTS_MAIN(ENTRY(posts_are_what_an_engine_stepped_by_hand_gives), ENTRY(every_ad
            ENTRY(a_full_queue_refuses_all_of_a_request_or_none),
            ENTRY(nothing_follows_a_cancel_and_a_paused_request_stands_still),
            ENTRY(destroying_a_busy_thread_leaves_nothing_behind), ENTRY(prompt_logprobs_come_with_the_last_post),
-           ENTRY(a_damaged_row_ends_its_request_and_no_other),
+           ENTRY(a_damaged_row_ends_its_request_and_no_other), ENTRY(a_step_that_scores_a_damaged_row_ends_its_sequence),
            ENTRY(who_was_admitted_is_told_of_the_end_though_memory_ran_out), ENTRY(creating_survives_every_failed_allocation))
