@@ -30,15 +30,17 @@ endif
 
 # ---- packages ----------------------------------------------------------------------------------
 
-PACKAGES := json-c libpcre2-8 libutf8proc libcrypto libevent_core libevent_extra libevent_pthreads
+PACKAGES := json-c libpcre2-8 libutf8proc libcrypto
+SERVER_PACKAGES := libevent_core libevent_extra libevent_pthreads
 GOALS := $(or $(MAKECMDGOALS),all)
-WANTED := $(PACKAGES) libedit $(if $(filter test test-% tests asan tsan soak-engine build%,$(GOALS)),cmocka)
+WANTED := $(PACKAGES) $(SERVER_PACKAGES) libedit $(if $(filter test test-% tests asan tsan soak-engine build%,$(GOALS)),cmocka)
 ifneq ($(filter-out help clean,$(GOALS)),)
   ifneq ($(shell $(PKG_CONFIG) --exists $(WANTED) 2>/dev/null && command -v $(CC) >/dev/null && echo yes),yes)
     $(error a compiler ($(CC)), pkg-config or a development package ($(WANTED)) is missing: run ./scripts/setup)
   endif
-  PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
+  PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) $(SERVER_PACKAGES))
   PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
+  SERVER_LIBS := $(shell $(PKG_CONFIG) --libs $(SERVER_PACKAGES))
   CLI_LIBS := $(shell $(PKG_CONFIG) --libs libedit)
   MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 endif
@@ -59,23 +61,26 @@ THREAD := -fsanitize=thread -fno-omit-frame-pointer
 
 # ---- what there is -----------------------------------------------------------------------------
 
-LIB_SRC := $(filter-out src/cli/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
+LIB_SRC := $(filter-out src/cli/% src/server/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
 ifneq ($(MACHINE),x86_64)
   LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
 endif
+SERVER_SRC := $(sort $(wildcard src/server/*.c))
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 WEB_FILES := $(filter-out %.md,$(sort $(wildcard src/server/web/*.* src/server/web/vendor/*.*)))
 SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.sh))
 
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(if $(WEB_FILES),$(BUILD)/web_files.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_TOOLS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cli/*.c))) # what shell tests look with
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 LIB := $(BUILD)/libbellwether.a
+SERVER := $(BUILD)/libserver.a
 SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 
 # The programs a user starts stand in the root; those of another build stay in its directory.
@@ -112,8 +117,8 @@ AVX2 := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
 # What was built with other flags, or from other files, is stale: three stamps, rewritten on a change.
-$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL)
-$(BUILD)/sources: STAMP = $(LIB_SRC) $(CLI_SRC)
+$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
+$(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)
 $(BUILD)/flags $(BUILD)/sources $(BUILD)/page: FORCE
 	@mkdir -p $(@D)
@@ -128,7 +133,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 
-# The web page travels inside the library: its files become one C file.
+# The web page travels inside the program: its files become one C file.
 $(BUILD)/web_files.c: tools/embed $(WEB_FILES) $(BUILD)/page
 	$(say) WEB $@
 	$(Q)tools/embed src/server/web $(WEB_FILES) >$@.new && mv $@.new $@
@@ -142,6 +147,12 @@ $(LIB): $(LIB_OBJ) $(BUILD)/sources
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(LIB_OBJ)
 
+# The program's alone: who links the library gets no sockets.
+$(SERVER): $(SERVER_OBJ) $(BUILD)/sources
+	$(say) AR $@
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(SERVER_OBJ)
+
 # The shared library exports what the installed header declares and nothing else.
 shared: $(SHARED)
 $(BUILD)/exports.map: include/bellwether.h
@@ -151,9 +162,9 @@ $(SHARED): $(LIB_OBJ) $(BUILD)/exports.map $(BUILD)/sources
 	$(say) LD $@
 	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(BUILD)/exports.map -o $@ $(LIB_OBJ) $(LDLIBS_ALL)
 
-$(PROGRAM): $(CLI_OBJ) $(LIB)
+$(PROGRAM): $(CLI_OBJ) $(SERVER) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(CLI_LIBS)
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(CLI_LIBS)
 
 $(SYNTH): $(BUILD)/tools/synth.o $(LIB)
 	$(say) LD $@
@@ -187,15 +198,15 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 
 # ---- tests -------------------------------------------------------------------------------------
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(LIB)
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(SERVER) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) -lcmocka
 
 # A fuzz target with a main of its own (gcc, replay) or libFuzzer's (clang).
 FUZZ_MAIN ?= $(BUILD)/tests/fuzz/replay.o
-$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SERVER) $(LIB)
 	$(say) LD $@
-	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(FUZZ_LINK)
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(FUZZ_LINK)
 
 tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench
 fuzz-bins: $(FUZZ_BIN)
@@ -257,5 +268,5 @@ soak:
 clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
--include $(wildcard $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
+-include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
     $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)

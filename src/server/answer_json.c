@@ -143,7 +143,8 @@ static void add_miss(bw_bytes *out, const bw_answer_figures *f)
         snprintf(text, sizeof text, "cache off");
         break;
     case BW_MISS_DIFFERS:
-        snprintf(text, sizeof text, "text differs at token %d", f->miss_at);
+        snprintf(text, sizeof text, "text differs at token %d%s", f->miss_at,
+                 f->miss_at == 0 ? ": nothing cached begins like it" : "");
         break;
     case BW_MISS_NO_CHECKPOINT:
         snprintf(text, sizeof text, "no checkpoint before token %d", f->miss_at);

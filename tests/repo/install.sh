@@ -88,3 +88,11 @@ if [ -n "$difference" ] || [ ! -s "$dir/declared" ]; then
 else
     echo "ok the_shared_library_exports_the_header"
 fi
+
+# Who embeds the library gets no sockets: the server is the program's.
+needed=$(readelf -d "$prefix/lib/libbellwether.so" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep event)
+if [ -n "$needed" ] || nm "$prefix/lib/libbellwether.a" 2>/dev/null | grep -q bw_http; then
+    echo "not ok the_library_is_without_the_server: ${needed:-bw_http is in the archive}"
+else
+    echo "ok the_library_is_without_the_server"
+fi

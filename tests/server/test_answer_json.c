@@ -162,16 +162,18 @@ TEST(a_cache_miss_is_said_in_words)
 {
     static const struct {
         bw_cache_miss miss;
+        int at;
         const char *text;
-    } cases[] = { { BW_MISS_NONE, "\"cache_miss\":null}" },
-                  { BW_MISS_OFF, "\"cache_miss\":\"cache off\"}" },
-                  { BW_MISS_DIFFERS, "\"cache_miss\":\"text differs at token 5\"}" },
-                  { BW_MISS_NO_CHECKPOINT, "\"cache_miss\":\"no checkpoint before token 5\"}" },
-                  { BW_MISS_EVICTED, "\"cache_miss\":\"evicted\"}" } };
+    } cases[] = { { BW_MISS_NONE, 5, "\"cache_miss\":null}" },
+                  { BW_MISS_OFF, 5, "\"cache_miss\":\"cache off\"}" },
+                  { BW_MISS_DIFFERS, 5, "\"cache_miss\":\"text differs at token 5\"}" },
+                  { BW_MISS_DIFFERS, 0, "\"cache_miss\":\"text differs at token 0: nothing cached begins like it\"}" },
+                  { BW_MISS_NO_CHECKPOINT, 5, "\"cache_miss\":\"no checkpoint before token 5\"}" },
+                  { BW_MISS_EVICTED, 5, "\"cache_miss\":\"evicted\"}" } };
     for (size_t i = 0; i < BW_COUNT(cases); i++) {
         const bw_answer_format f = format_of(BW_API_CHAT);
         bw_answer_figures g = { 0 };
-        bw_answer_figures_add(&g, &(bw_usage){ .prompt_tokens = 9, .miss = cases[i].miss, .miss_at = 5 }, 1, 0, true);
+        bw_answer_figures_add(&g, &(bw_usage){ .prompt_tokens = 9, .miss = cases[i].miss, .miss_at = cases[i].at }, 1, 0, true);
         fresh();
         bw_answer_json_usage(&out, &f, &g);
         check_that(strstr(written(), cases[i].text), "%s", written());
