@@ -347,11 +347,11 @@ static void step_and_keep(bw_engine *engine)
         keep_event(event.user, &event);
 }
 
-/* Half of the others come before it, half after. */
+/* Half of the others come before it, half after. It is paused early in its answer, when they need its memory. */
 static void run_beside_others(world *w, job *others, const bw_request *request, run *out)
 {
     bw_error err;
-    bw_seq_id id;
+    bw_seq_id id, other;
     bw_request r = *request;
     memset(out, 0, sizeof *out);
     r.user = out;
@@ -365,8 +365,14 @@ static void run_beside_others(world *w, job *others, const bw_request *request, 
                 step_and_keep(w->busy);
             check_ok(bw_engine_submit(w->busy, &r, &id, &err), err);
         }
-        check_ok(bw_engine_submit(w->busy, &others[i].request, &id, &err), err);
+        check_ok(bw_engine_submit(w->busy, &others[i].request, &other, &err), err);
     }
+    while (out->n_events < 2)
+        step_and_keep(w->busy);
+    check(bw_engine_pause(w->busy, id, true));
+    for (int i = 0; i < 3; i++)
+        step_and_keep(w->busy);
+    check(bw_engine_pause(w->busy, id, false));
     while (!bw_engine_idle(w->busy))
         step_and_keep(w->busy);
     for (int i = 0; i < OTHERS; i++)
