@@ -259,8 +259,8 @@ static void add_memory(struct json_object *to, const bw_server *server)
     add_int(out, "kv", (int64_t)plan->kv);
     add_int(out, "state", (int64_t)plan->state);
     add_int(out, "scratch", (int64_t)plan->scratch);
-    add_int(out, "checkpoints", (int64_t)loaded->cache_memory);
-    add_int(out, "total", (int64_t)(plan->total + loaded->cache_memory));
+    add_int(out, "checkpoints", (int64_t)plan->cache);
+    add_int(out, "total", (int64_t)plan->total);
     add_int(out, "available_at_start", (int64_t)loaded->available);
     add_int(out, "headroom", (int64_t)loaded->headroom);
     add_int(out, "kv_bytes_per_token", (int64_t)plan->kv_bytes_per_token);

@@ -52,9 +52,8 @@ static void print_computing(const printer *p, const bw_server *server)
 static void print_memory(const printer *p, const bw_server *server)
 {
     const bw_memory_plan *plan = bw_engine_get_plan(server->engine);
-    const uint64_t cache = server->loaded->cache_memory;
     line(p, "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f, checkpoints up to %.1f",
-         mib(plan->total + cache), mib(plan->weights), mib(plan->kv), mib(plan->state), mib(plan->scratch), mib(cache));
+         mib(plan->total), mib(plan->weights), mib(plan->kv), mib(plan->state), mib(plan->scratch), mib(plan->cache));
     line(p, "  room       context %d tokens, %d sequence%s at a time, %llu tokens of KV for all; %d requests may wait",
          plan->context, plan->max_seqs, plan->max_seqs == 1 ? "" : "s",
          (unsigned long long)(plan->kv_bytes_per_token ? plan->kv / plan->kv_bytes_per_token : 0), server->loaded->max_waiting);
