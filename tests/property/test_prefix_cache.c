@@ -170,7 +170,7 @@ TEST(a_beginning_that_two_prompts_share_is_there_for_the_third)
     for_models(visit_shared_beginnings);
 }
 
-enum { MANY = 8 };
+enum { MANY = 6 };
 
 /* Six at a time in the memory of one context. */
 static void visit_preemption(bw_model *model)
@@ -186,9 +186,9 @@ static void visit_preemption(bw_model *model)
         for (int i = 0; i < MANY; i++) {
             want[i] = calloc(1, sizeof(run));
             got[i] = calloc(1, sizeof(run));
-            const int n = rnd_int(2, 80); /* the answers grow beyond what a start allows for */
+            const int n = rnd_int(2, 80);
             random_ids(model, ids[i], n);
-            requests[i] = seeded_request(model, ids[i], n, rnd_int(130, 220));
+            requests[i] = seeded_request(model, ids[i], n, rnd_int(240, 300)); /* four pages at least, of seven */
             run_request(alone, &requests[i], want[i]);
             requests[i].user = got[i];
             check_ok(bw_engine_submit(engine, &requests[i], &id, &err), err);

@@ -11,11 +11,12 @@ mkdir -p "$dir/src/base" && cp Makefile "$dir" && cd "$dir" || exit 2
 echo 'int one(void); int one(void) { return 1; }' >src/base/one.c
 echo 'int two(void); int two(void) { return 2; }' >src/base/two.c
 library=build/libbellwether.a
+goal=lib
 
-# builds NAME WANT ARGS: `make lib ARGS` says that it makes WANT, the words of its lines sorted.
+# builds NAME WANT ARGS: `make $goal ARGS` says that it makes WANT, the words of its lines sorted.
 builds() {
     local got
-    got=$(make --no-print-directory -j2 lib "${@:3}" 2>&1 | grep -o '[^ /]*\.[aco]$' | sort | tr '\n' ' ')
+    got=$(make --no-print-directory -j2 "$goal" "${@:3}" 2>&1 | grep -o '[^ /]*\.[aco]$' | sort | tr '\n' ' ')
     if [ "$got" = "$2" ]; then echo "ok $1"; else echo "not ok $1: built \"$got\", expected \"$2\""; failed=1; fi
 }
 builds a_new_tree_is_built 'libbellwether.a one.c two.c '
@@ -36,20 +37,21 @@ else
     failed=1
 fi
 
-# The web page is a source like any other.
+# The web page is a source like any other, of the server.
+goal=build/libserver.a
 mkdir -p src/server/web tools include
 cp "$root/tools/embed" tools && cp "$root"/src/server/{web,http}.h src/server && cp "$root/include/bellwether.h" include
 echo '<p>one' >src/server/web/index.html
-builds a_page_is_built 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+builds a_page_is_built 'libserver.a web_files.c web_files.c ' OPT=-O1
 builds the_same_page_builds_nothing '' OPT=-O1
 sleep 0.01 && echo '<p>two' >src/server/web/index.html
-builds a_changed_page_is_built_again 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+builds a_changed_page_is_built_again 'libserver.a web_files.c web_files.c ' OPT=-O1
 echo 'p {}' >src/server/web/style.css
-builds a_new_file_of_the_page_is_built 'libbellwether.a web_files.c web_files.c ' OPT=-O1
+builds a_new_file_of_the_page_is_built 'libserver.a web_files.c web_files.c ' OPT=-O1
 if grep -qa '<p>two' build/web_files.o && ! grep -qa '<p>one' build/web_files.o; then
-    echo 'ok the_page_in_the_library_is_the_last_one'
+    echo 'ok the_page_in_the_server_is_the_last_one'
 else
-    echo 'not ok the_page_in_the_library_is_the_last_one'
+    echo 'not ok the_page_in_the_server_is_the_last_one'
     failed=1
 fi
 exit $failed
