@@ -33,7 +33,7 @@ static bw_status check_sampling(const bw_sampling *s, bw_error *err)
     return BW_OK;
 }
 
-static bw_status check_request(const bw_engine *e, const bw_request *r, bw_error *err)
+bw_status bw_engine_check(const bw_engine *e, const bw_request *r, bw_error *err)
 {
     const int context = e->options.context;
     if (r->n_prompt < 1 || !r->prompt)
@@ -81,14 +81,9 @@ bw_request bw_request_defaults(const bw_model *model)
                          .draft = BW_DRAFT_AUTO, .n_logprobs = -1, .think_budget = -1 };
 }
 
-bw_status bw_engine_check(const bw_engine *e, const bw_request *r, bw_error *err)
-{
-    return check_request(e, r, err);
-}
-
 bw_status bw_engine_submit(bw_engine *e, const bw_request *r, bw_seq_id *id, bw_error *err)
 {
-    bw_status st = check_request(e, r, err);
+    bw_status st = bw_engine_check(e, r, err);
     if (st)
         return st;
     bw_sequence *s = NULL;

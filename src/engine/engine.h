@@ -76,7 +76,6 @@ struct bw_engine {
     int n_pages;
     bw_slots *slots;
     bw_prefix_tree *tree; /* NULL: no prefix cache */
-    int checkpoint_every; /* positions between checkpoints of a long prompt, where memory allows */
     int n_checkpoints;    /* that memory holds */
     bw_pace pace;
     bw_sequences seqs; /* backend memory */

@@ -7,7 +7,6 @@
 #include "engine/model_open.h"
 
 enum {
-    CHECKPOINT_EVERY = 2048, /* tokens of a long prompt */
     DEFAULT_CONTEXT = 32768,
     DEFAULT_ROWS = 512,
     LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
@@ -347,7 +346,6 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->limits = limits_of(e->net, &e->options);
     e->max_drafts = e->limits.max_pending;
     e->n_pages = pool_pages(e->net, &e->options);
-    e->checkpoint_every = CHECKPOINT_EVERY;
     bw_pace_init(&e->pace, e->options.decode_gap_s, e->options.min_prefill);
     if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)) ||
         (st = e->backend->ops->reserve(e->backend, &e->limits, err)) ||

@@ -1,11 +1,11 @@
 /* pace.c - smoothed times of steps. */
 #include "engine/pace.h"
 
+#include "ops/ops.h"
+
 /* A new measurement counts for a quarter: ten steps follow a change of depth or load, and one slow
  * step among others does not halve the prefill. */
 static const double weight = 0.25;
-
-enum { PAGE = 64 };
 
 static int bucket_of(int decode_rows)
 {
@@ -35,7 +35,7 @@ static double decode_time(const bw_pace *pace, int decode_rows)
 
 void bw_pace_init(bw_pace *pace, double ceiling_s, int least)
 {
-    *pace = (bw_pace){ .ceiling_s = ceiling_s, .least = least > 0 ? least : PAGE };
+    *pace = (bw_pace){ .ceiling_s = ceiling_s, .least = least > 0 ? least : BW_PAGE };
 }
 
 void bw_pace_learn(bw_pace *pace, const bw_step_info *step)
@@ -51,7 +51,7 @@ void bw_pace_learn(bw_pace *pace, const bw_step_info *step)
         return; /* nothing tells how much of it the prefill took */
     const double prefill_s = step->seconds - decode_s;
     /* A step of few rows is bound by reading weights: what its rows cost says nothing about more of them. */
-    if (prefill_s > 0 && step->prefill_rows >= PAGE / 2)
+    if (prefill_s > 0 && step->prefill_rows >= BW_PAGE / 2)
         smooth(&pace->row_s, prefill_s / step->prefill_rows);
 }
 
@@ -60,7 +60,7 @@ int bw_pace_prefill_rows(const bw_pace *pace, int decode_rows)
     const double decode_s = decode_time(pace, decode_rows);
     if (decode_s <= 0 || pace->row_s <= 0)
         return pace->least;
-    double extra = PAGE * pace->row_s;
+    double extra = BW_PAGE * pace->row_s;
     if (extra < decode_s)
         extra = decode_s;
     if (pace->ceiling_s > 0 && decode_s + extra > pace->ceiling_s)

@@ -10,6 +10,9 @@
 
 #include <assert.h>
 
+/* Tokens of a long prompt between checkpoints, where memory allows. */
+enum { CHECKPOINT_EVERY = 2048 };
+
 static size_t hidden_bytes(const bw_engine *e)
 {
     return (size_t)e->net->config->hidden * sizeof(float);
@@ -71,8 +74,8 @@ void bw_resume(bw_engine *e, bw_sequence *s)
 static int spacing(const bw_engine *e, const bw_sequence *s)
 {
     const int most = e->n_checkpoints / 2 > 0 ? e->n_checkpoints / 2 : 1;
-    const int wanted = s->n_prefill / e->checkpoint_every;
-    return e->checkpoint_every * (wanted > most ? (wanted + most - 1) / most : 1);
+    const int wanted = s->n_prefill / CHECKPOINT_EVERY;
+    return CHECKPOINT_EVERY * (wanted > most ? (wanted + most - 1) / most : 1);
 }
 
 int bw_resume_next_mark(const bw_engine *e, const bw_sequence *s)

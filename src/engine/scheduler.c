@@ -306,8 +306,8 @@ static bool free_a_page(bw_engine *e)
     return bw_pages_free(e->pages) > 0 || (e->tree && bw_prefix_tree_make_room(e->tree, 1) > 0);
 }
 
-/* Pages for what s computes in this step; others give way for it. False: it gave way itself. */
-static bool hold_pages(bw_engine *e, bw_sequence *s)
+/* Pages for what s computes in this step; others give way for it, or it does itself. */
+static void hold_pages(bw_engine *e, bw_sequence *s)
 {
     const int wanted = pages_for(s->n_rows + s->plan_rows + s->plan_chain), first = s->n_pages;
     assert(wanted <= e->seqs.max_pages);
@@ -318,14 +318,13 @@ static bool hold_pages(bw_engine *e, bw_sequence *s)
                 victim = youngest(e, false);
             preempt(e, victim);
             if (victim == s)
-                return false;
+                return;
         }
         s->pages[s->n_pages++] = bw_pages_take(e->pages);
     }
     if (wanted > first)
         e->backend->ops->upload(e->backend, e->seqs.pages + (size_t)s->slot * (size_t)e->seqs.max_pages + first,
                                 s->pages + first, (size_t)(wanted - first) * sizeof(int32_t));
-    return true;
 }
 
 void bw_schedule(bw_engine *e)

@@ -23,7 +23,6 @@ typedef struct bw_serve_options {
     int stream_interval;
     double request_timeout_s;  /* 0: none */
     double drain_timeout_s;    /* 30 */
-    bool slots_text;           /* /slots shows text */
     bool metrics_legacy;
     bool no_self_test;
     bool no_web;               /* no page at / */
