@@ -333,6 +333,7 @@ typedef struct bw_usage {
     int64_t drafted;
     /* [j]: verifies in which drafts 1 to j + 1 were all accepted */
     int64_t accepted_by_position[BW_MAX_DRAFTS];
+    bool simulated; /* a benchmark imposed acceptance, or a context that was not computed */
 } bw_usage;
 
 typedef struct bw_logprob {
@@ -373,6 +374,7 @@ typedef struct bw_step_info {
     int draft_rows;   /* drafts that were verified */
     int n_prefill, n_decode; /* sequences */
     int n_preempted;
+    bool simulated; /* of one of its sequences: bw_usage.simulated */
 } bw_step_info;
 
 const bw_step_info *bw_engine_get_step(const bw_engine *engine); /* valid until the next step */

@@ -3,7 +3,7 @@
 #define BW_ENGINE_MODEL_OPEN_H
 
 #include "engine/text_source.h"
-#include "format/checkpoint.h"
+#include "format/synthetic.h"
 #include "model/net.h"
 
 struct bw_model {
@@ -21,5 +21,10 @@ struct bw_model {
     bw_model_info info;
     char mtp_note[1100], text_note[1100], multiply_note[512];
 };
+
+/* As bw_model_open, of random weights made in memory (format/synthetic.h) instead of files; for src/bench. Its path
+ * reads "synthetic 2b q4_0". load_s counts the making too. */
+bw_status bw_model_open_synthetic(bw_model **out, const bw_synthetic_options *what, const bw_model_options *options,
+                                  bw_error *err);
 
 #endif

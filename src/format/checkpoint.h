@@ -52,6 +52,11 @@ uint64_t bw_checkpoint_bytes(const bw_checkpoint *checkpoint);
 /* Asks the system to read all weight files ahead. Only advice. */
 void bw_checkpoint_will_need(const bw_checkpoint *checkpoint);
 
+/* These bytes of a tensor were taken elsewhere: the whole pages inside the range may go. Only advice. Those of a
+ * file are read again when they are touched; those of a synthetic checkpoint (synthetic.h) are gone for good
+ * and read as zeros. Any thread. */
+void bw_checkpoint_forget(const bw_checkpoint *checkpoint, const void *data, uint64_t bytes);
+
 /* Tensors, sorted by name. */
 int bw_checkpoint_n_tensors(const bw_checkpoint *checkpoint);
 const bw_tensor *bw_checkpoint_tensor_at(const bw_checkpoint *checkpoint, int i);
