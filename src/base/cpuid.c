@@ -1,10 +1,15 @@
-/* cpuid.c - processor features through the compiler's own detection, which checks XGETBV too. */
+/* cpuid.c - processor features through the compiler's own detection, which checks XGETBV too, and how many
+ * processors there are for us. */
 #define _GNU_SOURCE
 #include "base/cpuid.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool bw_cpu_is_any(void)
 {
@@ -65,11 +70,96 @@ const char *bw_cpu_name(void)
 }
 #endif
 
+/* ---- processors ---- */
+
+/* The file's text, at most size - 1 bytes; false where there is none. */
+static bool read_text(const char *folder, const char *file, char *text, size_t size)
+{
+    char path[4096 + 64];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return false;
+    text[fread(text, 1, size - 1, f)] = '\0';
+    fclose(f);
+    return true;
+}
+
+/* Processors that one group gives the time of; 0 without a limit. */
+static double group_quota(const char *folder)
+{
+    char text[64], period_text[64];
+    double quota = 0, period = 0;
+    if (read_text(folder, "cpu.max", text, sizeof text)) /* version 2: "max 100000", "150000 100000" */
+        return sscanf(text, "%lf %lf", &quota, &period) == 2 && quota > 0 && period > 0 ? quota / period : 0;
+    if (!read_text(folder, "cpu.cfs_quota_us", text, sizeof text) ||
+        !read_text(folder, "cpu.cfs_period_us", period_text, sizeof period_text))
+        return 0;
+    quota = atof(text); /* version 1: -1 without a limit */
+    period = atof(period_text);
+    return quota > 0 && period > 0 ? quota / period : 0;
+}
+
+/* The least of a group and those above it, up to `mount`; a folder that cannot be seen from in here sets none. */
+static double least_quota(const char *mount, const char *group)
+{
+    char folder[4096];
+    double least = 0;
+    if (snprintf(folder, sizeof folder, "%s%s", mount, group) >= (int)sizeof folder)
+        return 0;
+    for (size_t n = strlen(folder); n >= strlen(mount);) {
+        const double quota = group_quota(folder);
+        if (quota > 0 && (least == 0 || quota < least))
+            least = quota;
+        while (n > 0 && folder[--n] != '/')
+            continue;
+        folder[n] = '\0';
+    }
+    return least;
+}
+
+/* "4:cpu,cpuacct:/a/b" has the controller cpu; so has every line of version 2, "0::/a/b". */
+static bool controls_cpu(const char *controllers)
+{
+    if (!controllers[0])
+        return true;
+    for (const char *at = controllers; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (strncmp(at, "cpu", 3) == 0 && (at[3] == ',' || !at[3]))
+            return true;
+    return false;
+}
+
+int bw_cpu_quota(const char *groups, const char *mount)
+{
+    char line[4096], folder[4096];
+    double least = 0;
+    FILE *f = fopen(groups, "r");
+    while (f && fgets(line, sizeof line, f)) {
+        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = '\0';
+        controllers++;
+        group[strcspn(group, "\n")] = '\0';
+        if (!controls_cpu(controllers))
+            continue;
+        if (snprintf(folder, sizeof folder, "%s%s%s", mount, controllers[0] ? "/" : "", controllers) >= (int)sizeof folder)
+            continue;
+        const double quota = least_quota(folder, strcmp(group, "/") == 0 ? "" : group);
+        if (quota > 0 && (least == 0 || quota < least))
+            least = quota;
+    }
+    if (f)
+        fclose(f);
+    return (int)ceil(least < 1e6 ? least : 1e6);
+}
+
 int bw_cpu_count(void)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    int n = CPU_COUNT(&set);
-    return n > 0 ? n : 1;
+    long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+    const int quota = bw_cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
+    if (quota > 0 && quota < n)
+        n = quota;
+    return n > 1 ? (int)n : 1;
 }

@@ -10,7 +10,12 @@ bool bw_cpu_has_avx2_fma(void);
 /* AVX-512 F, BW, DQ, VL and VNNI, on top of the above. */
 bool bw_cpu_has_avx512_vnni(void);
 
-int bw_cpu_count(void);        /* processors this process may run on, at least 1 */
+/* Processors this process may use, at least 1: those of its affinity mask, and no more than its control groups
+ * give it the time of, rounded up. */
+int bw_cpu_count(void);
+/* The latter alone, 0 without a limit: `groups` lists the process's groups as /proc/self/cgroup does, version 1 or
+ * 2, mounted at `mount`. */
+int bw_cpu_quota(const char *groups, const char *mount);
 const char *bw_cpu_name(void); /* as the processor calls itself; static storage */
 
 #endif
