@@ -105,6 +105,7 @@ help:
 	@echo 'make fuzz         explores with libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) per target (needs clang)'
 	@echo 'make soak         random clients against a server with sanitizers, SOAK_SECONDS=$(SOAK_SECONDS) each (python3)'
 	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
+	@echo 'make bench-pool   times runs of the worker pool, ARGS=THREADS'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
 	@echo 'make clean        removes everything built'
 	@echo
@@ -179,6 +180,14 @@ bench-ops: $(BUILD)/bench/ops_bench
 	$(BUILD)/bench/ops_bench $(ARGS)
 .PHONY: bench-ops
 
+# What a run of the worker pool costs: make bench-pool ARGS=2 (threads)
+$(BUILD)/bench/pool_bench: $(BUILD)/bench/pool_bench.o $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+bench-pool: $(BUILD)/bench/pool_bench
+	$(BUILD)/bench/pool_bench $(ARGS)
+.PHONY: bench-pool
+
 $(BUILD)/bellwether.pc: Makefile
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' 'Name: bellwether' \
@@ -208,7 +217,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SERVER) 
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(FUZZ_LINK)
 
-tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench
+tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench $(BUILD)/bench/pool_bench
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/% $(BUILD)/tests/server/%,$(TEST_BIN))
 
@@ -269,4 +278,4 @@ clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
-    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
+    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
