@@ -1,13 +1,11 @@
-/* What everyone builds on: memory, half floats, the worker pool, error messages. */
+/* What everyone builds on: memory, half floats, error messages. */
 #include "lib/check.h"
 
 #include <math.h>
-#include <stdatomic.h>
 
 #include "base/half.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/pool.h"
 #include "base/utf8.h"
 
 TEST(every_f16_survives_the_way_through_f32)
@@ -61,52 +59,6 @@ TEST(memory_is_counted_and_can_be_made_to_fail)
     check(first && !bw_mem_alloc(8, BW_MEM_MISC) && !bw_mem_alloc(8, BW_MEM_MISC));
     check(bw_mem_fail_at(0));
     bw_mem_free(first);
-}
-
-typedef struct tally {
-    _Atomic int hits[1000];
-    int n_threads;
-    _Atomic int bad_thread;
-} tally;
-
-static void count_unit(void *arg, int unit, int thread)
-{
-    tally *t = arg;
-    t->hits[unit]++;
-    if (thread < 0 || thread >= t->n_threads)
-        t->bad_thread++;
-}
-
-TEST(every_unit_runs_exactly_once_on_any_number_of_threads)
-{
-    static const int threads[] = { 1, 2, 3, 8, 32 };
-    for (size_t k = 0; k < BW_COUNT(threads); k++) {
-        bw_error err;
-        bw_pool *pool;
-        check_ok(bw_pool_create(&pool, threads[k], &err), err);
-        static tally t;
-        for (int round = 0; round < 300; round++) {
-            memset(&t, 0, sizeof t);
-            t.n_threads = threads[k];
-            int n = rnd_int(0, 1000);
-            bw_pool_for(pool, n, count_unit, &t);
-            for (int i = 0; i < 1000; i++)
-                check_that(t.hits[i] == (i < n), "threads %d, %d units: unit %d ran %d times", threads[k], n, i, t.hits[i]);
-            check_int(t.bad_thread, 0);
-        }
-        bw_pool_destroy(pool);
-    }
-}
-
-TEST(a_pool_that_cannot_be_made_says_so)
-{
-    bw_error err;
-    bw_pool *pool;
-    check_error(bw_pool_create(&pool, 0, &err), BW_E_ARGUMENT, err, "threads", "0");
-    bw_mem_fail_at(2);
-    check_error(bw_pool_create(&pool, 4, &err), BW_E_MEMORY, err, "worker pool");
-    bw_mem_fail_at(0);
-    check(pool == NULL);
 }
 
 TEST(messages_are_cut_on_a_character)
@@ -181,6 +133,5 @@ TEST(control_characters_never_reach_a_message_or_the_log)
 
 TESTS_MAIN(ENTRY(every_f16_survives_the_way_through_f32), ENTRY(f32_rounds_to_the_nearest_f16_ties_to_even),
            ENTRY(bf16_rounds_to_nearest_even), ENTRY(memory_is_counted_and_can_be_made_to_fail),
-           ENTRY(every_unit_runs_exactly_once_on_any_number_of_threads), ENTRY(a_pool_that_cannot_be_made_says_so),
            ENTRY(messages_are_cut_on_a_character), ENTRY(messages_are_one_line_of_utf8_whatever_a_file_holds),
            ENTRY(what_is_no_utf8_never_reaches_a_message_or_the_log), ENTRY(control_characters_never_reach_a_message_or_the_log))
