@@ -1,8 +1,10 @@
-/* map.c - mmap of whole files. */
+/* map.c - mmap of whole files, and of none. */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, madvise */
 #include "base/map.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -45,4 +47,26 @@ void bw_map_will_need(const bw_map *map)
 {
     if (map->data)
         posix_madvise((void *)map->data, (size_t)map->bytes, POSIX_MADV_WILLNEED);
+}
+
+bw_status bw_map_create(bw_map *map, unsigned char **out, uint64_t bytes, const char *what, bw_error *err)
+{
+    *map = (bw_map){ 0 };
+    *out = NULL;
+    void *data = bytes == (size_t)bytes ? mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    if (data == MAP_FAILED)
+        return bw_fail(err, BW_E_MEMORY, "%s: the system does not give %" PRIu64 " bytes", what, bytes);
+    *map = (bw_map){ data, bytes };
+    *out = data;
+    return BW_OK;
+}
+
+void bw_map_forget(const bw_map *map, const void *data, uint64_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), base = (uintptr_t)map->data;
+    const uintptr_t first = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + (uintptr_t)bytes) & ~(page - 1);
+    if (map->data && (uintptr_t)data >= base && (uintptr_t)data - base <= map->bytes &&
+        bytes <= map->bytes - ((uintptr_t)data - base) && first < end)
+        madvise((void *)first, end - first, MADV_DONTNEED);
 }

@@ -1,4 +1,4 @@
-/* map.h - a whole file, mapped read-only. Pages are read when they are touched. */
+/* map.h - a whole file, mapped read-only, or memory in its place. Pages are read when they are touched. */
 #ifndef BW_BASE_MAP_H
 #define BW_BASE_MAP_H
 
@@ -18,5 +18,13 @@ void bw_map_close(bw_map *map); /* takes a zeroed one */
 
 /* Asks the system to read the whole file ahead. Only advice. */
 void bw_map_will_need(const bw_map *map);
+
+/* Zeroed memory of the system in place of a file, to be written through *data; pages are taken when they are
+ * touched. BW_E_MEMORY: there is none; what: for the message. */
+bw_status bw_map_create(bw_map *map, unsigned char **data, uint64_t bytes, const char *what, bw_error *err);
+
+/* The whole pages inside data [bytes], which lies in the map, may go: those of a file are read again when they are
+ * touched, those of memory are zeros then. Only advice; does nothing for a range outside. Any thread. */
+void bw_map_forget(const bw_map *map, const void *data, uint64_t bytes);
 
 #endif

@@ -35,23 +35,31 @@ static bool grow(void *array_of_elements, int n, int *room, size_t size)
     return true;
 }
 
-bw_status bw_parts_add_file(bw_checkpoint *c, const char *path, int *index, bw_error *err)
+/* Takes the map over. */
+static bw_status add_map(bw_checkpoint *c, const char *path, bw_map *map, int *index, bw_error *err)
 {
+    bw_status st = BW_OK;
+    char *kept = bw_mem_strdup(path);
     if (c->n_files == BW_MAX_FILES)
-        return bw_fail(err, BW_E_LIMIT, "%s: more than %d weight files", c->path, BW_MAX_FILES);
-    if (!grow(&c->files, c->n_files, &c->files_room, sizeof *c->files))
-        return bw_fail_memory(err, path, sizeof *c->files);
-    bw_file *f = &c->files[c->n_files];
-    bw_status st = bw_map_open(&f->map, path, err);
-    if (st)
+        st = bw_fail(err, BW_E_LIMIT, "%s: more than %d weight files", c->path, BW_MAX_FILES);
+    else if (!kept || !grow(&c->files, c->n_files, &c->files_room, sizeof *c->files))
+        st = bw_fail_memory(err, path, sizeof *c->files);
+    if (st) {
+        bw_mem_free(kept);
+        bw_map_close(map);
         return st;
-    f->path = bw_mem_strdup(path);
-    if (!f->path) {
-        bw_map_close(&f->map);
-        return bw_fail_memory(err, path, strlen(path) + 1);
     }
+    c->files[c->n_files] = (bw_file){ .path = kept, .map = *map };
+    *map = (bw_map){ 0 };
     *index = c->n_files++;
     return BW_OK;
+}
+
+bw_status bw_parts_add_file(bw_checkpoint *c, const char *path, int *index, bw_error *err)
+{
+    bw_map map;
+    const bw_status st = bw_map_open(&map, path, err);
+    return st ? st : add_map(c, path, &map, index, err);
 }
 
 bw_status bw_parts_add_tensor(bw_checkpoint *c, const bw_tensor *tensor, bw_error *err)
@@ -235,6 +243,22 @@ bw_status bw_checkpoint_from_memory(bw_checkpoint **out, bw_container container,
     return hand_over(out, c, st);
 }
 
+bw_status bw_checkpoint_adopt(bw_checkpoint **out, const char *path, bw_map *map, bw_error *err)
+{
+    bw_checkpoint *c;
+    int file = 0;
+    bw_status st = create(&c, path, err);
+    if (st)
+        bw_map_close(map);
+    else if (!(st = add_map(c, path, map, &file, err))) {
+        c->container = BW_CONTAINER_GGUF;
+        st = bw_gguf_parse(c, path, c->files[file].map.data, c->files[file].map.bytes, file, err);
+    }
+    if (!st)
+        st = finish(c, err);
+    return hand_over(out, c, st);
+}
+
 void bw_checkpoint_close(bw_checkpoint *c)
 {
     if (!c)
@@ -289,6 +313,12 @@ void bw_checkpoint_will_need(const bw_checkpoint *c)
 {
     for (int i = 0; i < c->n_files; i++)
         bw_map_will_need(&c->files[i].map);
+}
+
+void bw_checkpoint_forget(const bw_checkpoint *c, const void *data, uint64_t bytes)
+{
+    for (int i = 0; i < c->n_files; i++)
+        bw_map_forget(&c->files[i].map, data, bytes);
 }
 
 int bw_checkpoint_n_tensors(const bw_checkpoint *c)

@@ -59,6 +59,9 @@ bw_status bw_gguf_parse(bw_checkpoint *c, const char *path, const unsigned char 
 bw_status bw_checkpoint_from_memory(bw_checkpoint **out, bw_container container, const char *path, const unsigned char *data,
                                     uint64_t bytes, bw_error *err);
 
+/* The same, and the checkpoint takes the map over as its one GGUF file: it is closed with it, also on failure. */
+bw_status bw_checkpoint_adopt(bw_checkpoint **out, const char *path, bw_map *map, bw_error *err);
+
 /* A text as one JSON object, at most 64 levels deep; `path` is for messages. The caller puts *out. */
 bw_status bw_json_read(const char *path, const unsigned char *data, uint64_t bytes, struct json_object **out,
                        bw_error *err);
