@@ -69,10 +69,11 @@ SERVER_SRC := $(sort $(wildcard src/server/*.c))
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+SHAPE_FILES := $(sort $(wildcard bench/shapes/*.json))
 WEB_FILES := $(filter-out %.md,$(sort $(wildcard src/server/web/*.* src/server/web/vendor/*.*)))
 SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.sh))
 
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/shape_files.o
 SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
@@ -117,11 +118,12 @@ help:
 AVX2 := -mavx2 -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
-# What was built with other flags, or from other files, is stale: three stamps, rewritten on a change.
+# What was built with other flags, or from other files, is stale: four stamps, rewritten on a change.
 $(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
 $(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)
-$(BUILD)/flags $(BUILD)/sources $(BUILD)/page: FORCE
+$(BUILD)/shapes: STAMP = $(SHAPE_FILES)
+$(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes: FORCE
 	@mkdir -p $(@D)
 	@now='$(subst ','\'',$(STAMP))'; [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$now" >$@
 .PHONY: FORCE
@@ -134,11 +136,14 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 
-# The web page travels inside the program: its files become one C file.
+# The web page travels inside the program, and the shapes of bench/shapes: files become one C file each.
 $(BUILD)/web_files.c: tools/embed $(WEB_FILES) $(BUILD)/page
 	$(say) WEB $@
-	$(Q)tools/embed src/server/web $(WEB_FILES) >$@.new && mv $@.new $@
-$(BUILD)/web_files.o: $(BUILD)/web_files.c $(BUILD)/flags
+	$(Q)tools/embed server/web.h web src/server/web $(WEB_FILES) >$@.new && mv $@.new $@
+$(BUILD)/shape_files.c: tools/embed $(SHAPE_FILES) $(BUILD)/shapes
+	$(say) EMB $@
+	$(Q)tools/embed format/shapes.h shape bench/shapes $(SHAPE_FILES) >$@.new && mv $@.new $@
+$(BUILD)/web_files.o $(BUILD)/shape_files.o: %.o: %.c $(BUILD)/flags
 	$(say) CC $<
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 

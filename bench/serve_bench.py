@@ -270,7 +270,7 @@ def commit():
 def synthetic(args):
     path = os.path.join(os.environ.get("TMPDIR", tempfile.gettempdir()), "bellwether-0.8b-q4_0.gguf")
     if not os.path.exists(path):
-        subprocess.run([os.path.join(ROOT, "tools/synth"), os.path.join(ROOT, "tools/shapes/0.8b.json"), path, "--type", "q4_0",
+        subprocess.run([os.path.join(ROOT, "tools/synth"), "0.8b", path, "--type", "q4_0",
                         "--tokenizer", os.path.join(ROOT, "models/lamb")], check=True)
     return path
 

@@ -21,7 +21,7 @@ static void read_ahead(const bw_model *m, const bw_model_options *o)
     enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
     const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
     uint64_t done = 0;
-    if (o->no_read_ahead)
+    if (o->no_read_ahead || m->synthetic)
         return;
     if (available && all > available) {
         bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
@@ -42,11 +42,23 @@ static void read_ahead(const bw_model *m, const bw_model_options *o)
         o->progress(o->progress_arg, 1);
 }
 
-static bw_status open_weights(bw_model *m, const bw_model_options *o, bw_error *err)
+/* What is opened: files at a path, or random weights. */
+typedef struct source {
+    const char *path;
+    const bw_synthetic_options *synthetic; /* NULL: files */
+} source;
+
+static bw_status open_checkpoint(bw_model *m, const source *from, const bw_model_options *o, bw_error *err)
+{
+    m->synthetic = from->synthetic != NULL;
+    return m->synthetic ? bw_synthetic_open(&m->checkpoint, from->synthetic, m->n_threads, o->progress, o->progress_arg, err)
+                        : bw_checkpoint_open(&m->checkpoint, from->path, err);
+}
+
+static bw_status open_weights(bw_model *m, const source *from, const bw_model_options *o, bw_error *err)
 {
     bw_status st;
-    if ((st = bw_checkpoint_open(&m->checkpoint, m->path, err)) ||
-        (st = bw_config_read(&m->config, m->checkpoint, err)) ||
+    if ((st = open_checkpoint(m, from, o, err)) || (st = bw_config_read(&m->config, m->checkpoint, err)) ||
         (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
         return st;
     read_ahead(m, o);
@@ -130,7 +142,7 @@ static void fill_info(bw_model *m, double load_s)
     }
 }
 
-bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err)
+static bw_status open_model(bw_model **out, const source *from, const bw_model_options *options, bw_error *err)
 {
     *out = NULL;
     const bw_model_options *o = options ? options : &no_options;
@@ -143,13 +155,13 @@ bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options
         return bw_fail_memory(err, "model", sizeof *m);
     m->n_threads = o->n_threads ? o->n_threads : bw_cpu_count();
     const char *level = o->cpu_level ? o->cpu_level : getenv("BW_CPU");
-    m->path = bw_mem_strdup(path);
+    m->path = bw_mem_strdup(from->path);
     m->cpu_level = level && level[0] ? bw_mem_strdup(level) : NULL;
     if (!m->path || (level && level[0] && !m->cpu_level)) {
-        st = bw_fail_memory(err, "model path", strlen(path));
+        st = bw_fail_memory(err, "model path", strlen(from->path));
         goto fail;
     }
-    if ((st = open_weights(m, o, err)) ||
+    if ((st = open_weights(m, from, o, err)) ||
         (st = bw_text_source_open_checkpoint(&m->text, m->checkpoint, m->text_note, sizeof m->text_note, err)))
         goto fail;
     if ((st = find_holes(m, err)))
@@ -164,6 +176,19 @@ bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options
 fail:
     bw_model_close(m);
     return st;
+}
+
+bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err)
+{
+    return open_model(out, &(source){ .path = path }, options, err);
+}
+
+bw_status bw_model_open_synthetic(bw_model **out, const bw_synthetic_options *what, const bw_model_options *options,
+                                  bw_error *err)
+{
+    char name[512];
+    bw_synthetic_name(what, name, sizeof name);
+    return open_model(out, &(source){ .path = name, .synthetic = what }, options, err);
 }
 
 void bw_model_close(bw_model *m)

@@ -8,6 +8,7 @@
 
 struct bw_model {
     char *path;
+    bool synthetic; /* random weights made in memory, not files */
     bw_checkpoint *checkpoint;
     bw_config config;
     bw_weights weights;

@@ -14,10 +14,13 @@
 typedef struct bw_synthetic_options {
     const char *shape;     /* a name of bench/shapes ("2b"), or the path of a config.json */
     const char *type;      /* of the matrices: "q4_0", ..., or a mix: "q4_k_m", "q5_k_m". NULL: "q8_0" */
-    uint64_t seed;         /* another model of the same kind */
+    uint64_t seed;         /* another model of the same kind; 1 is what tools/synth takes */
     bool no_mtp;
     const char *tokenizer; /* folder whose tokenizer and chat template go in; NULL: a model without text */
 } bw_synthetic_options;
+
+/* "synthetic 2b q4_0": its path, in messages. */
+void bw_synthetic_name(const bw_synthetic_options *options, char *out, size_t size);
 
 /* ---- a checkpoint in memory ---------------------------------------------------------------------- */
 

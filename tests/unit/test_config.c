@@ -35,7 +35,7 @@ static bw_status read_config(bw_config *c, const char *config, const char *gener
 /* config.json of the 27B, whole. */
 static char *real_config(void)
 {
-    return read_file(repo_path("tools/shapes/27b.json"), NULL);
+    return read_file(repo_path("bench/shapes/27b.json"), NULL);
 }
 
 /* The 27B's configuration with one edit. */
