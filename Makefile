@@ -107,6 +107,7 @@ help:
 	@echo 'make soak         random clients against a server with sanitizers, SOAK_SECONDS=$(SOAK_SECONDS) each (python3)'
 	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
 	@echo 'make bench-pool   times runs of the worker pool, ARGS=THREADS'
+	@echo 'make bench-mixer  times attention and the delta rule, ARGS="LEVEL THREADS WHAT"'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
 	@echo 'make clean        removes everything built'
 	@echo
@@ -183,7 +184,14 @@ $(BUILD)/bench/ops_bench: $(BUILD)/bench/ops_bench.o $(LIB)
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
 bench-ops: $(BUILD)/bench/ops_bench
 	$(BUILD)/bench/ops_bench $(ARGS)
-.PHONY: bench-ops
+
+# What attention and the delta rule cost: make bench-mixer ARGS="avx512 1 attention" (level, threads, what)
+$(BUILD)/bench/mixer_bench: $(BUILD)/bench/mixer_bench.o $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+bench-mixer: $(BUILD)/bench/mixer_bench
+	$(BUILD)/bench/mixer_bench $(ARGS)
+.PHONY: bench-ops bench-mixer
 
 # What a run of the worker pool costs: make bench-pool ARGS=2 (threads)
 $(BUILD)/bench/pool_bench: $(BUILD)/bench/pool_bench.o $(LIB)
@@ -222,7 +230,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SERVER) 
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(FUZZ_LINK)
 
-tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench $(BUILD)/bench/pool_bench
+tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench $(BUILD)/bench/pool_bench $(BUILD)/bench/mixer_bench
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/% $(BUILD)/tests/server/%,$(TEST_BIN))
 
@@ -283,4 +291,4 @@ clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
-    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
+    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/bench/mixer_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
