@@ -8,13 +8,14 @@
 
 #include "base/half.h"
 
-enum { SLOTS = 2, CONTEXT = 200, MAX_PAGES = 4, N_PAGES = 9 };
+enum { SLOTS = 2, CONTEXT = 200, DEEP = 10000, MAX_PAGES = (DEEP + BW_PAGE - 1) / BW_PAGE };
 
 typedef struct layer {
     bw_attn_shape shape;
+    int context;
     bw_kv_codec codec;
     float *q_norm, *k_norm, *inv_freq;
-    float *q_gate, *k, *v; /* [SLOTS, CONTEXT, ...] the rows of every position */
+    float *q_gate, *k, *v; /* [SLOTS, context, ...] the rows of every position */
 } layer;
 
 static size_t q_width(const bw_attn_shape *s)
@@ -25,6 +26,17 @@ static size_t q_width(const bw_attn_shape *s)
 static size_t kv_width(const bw_attn_shape *s)
 {
     return (size_t)s->n_kv_heads * (size_t)s->head_dim;
+}
+
+static void fill_layer(layer *l, int context)
+{
+    const size_t rows = SLOTS * (size_t)context;
+    l->context = context;
+    l->q_norm = fixture_random((size_t)l->shape.head_dim, 1);
+    l->k_norm = fixture_random((size_t)l->shape.head_dim, 1);
+    l->q_gate = fixture_random(rows * 2 * q_width(&l->shape), 1);
+    l->k = fixture_random(rows * kv_width(&l->shape), 3);
+    l->v = fixture_random(rows * kv_width(&l->shape), 1);
 }
 
 static layer random_layer(void)
@@ -42,11 +54,20 @@ static layer random_layer(void)
     for (int j = 0; j < s->n_pairs; j++)
         l.inv_freq[j] = (float)pow(1e4, -(double)j / s->n_pairs);
     s->inv_freq = l.inv_freq;
-    l.q_norm = fixture_random((size_t)s->head_dim, 1);
-    l.k_norm = fixture_random((size_t)s->head_dim, 1);
-    l.q_gate = fixture_random(SLOTS * CONTEXT * 2 * q_width(s), 1);
-    l.k = fixture_random(SLOTS * CONTEXT * kv_width(s), 3);
-    l.v = fixture_random(SLOTS * CONTEXT * kv_width(s), 1);
+    fill_layer(&l, CONTEXT);
+    return l;
+}
+
+/* Thousands of positions, little of everything else. */
+static layer deep_layer(int context)
+{
+    layer l = random_layer();
+    bw_attn_shape *s = &l.shape;
+    s->n_kv_heads = rnd_int(1, 2);
+    s->n_heads = s->n_kv_heads * rnd_int(1, 5);
+    s->head_dim = rnd_int(0, 1) ? 22 : 64;
+    s->n_pairs = 0;
+    fill_layer(&l, context);
     return l;
 }
 
@@ -58,34 +79,41 @@ typedef struct machine {
     bw_kv_layer kv;
 } machine;
 
-static size_t cache_values(const bw_attn_shape *s)
+/* Pages of a slot; the cache has one more than all slots need. */
+static int slot_pages(const layer *l)
 {
-    return (size_t)N_PAGES * BW_PAGE * kv_width(s);
+    return (l->context + BW_PAGE - 1) / BW_PAGE;
+}
+
+static size_t cache_values(const layer *l)
+{
+    return (size_t)(SLOTS * slot_pages(l) + 1) * BW_PAGE * kv_width(&l->shape);
 }
 
 static machine start(const layer *l, const char *level, int n_threads)
 {
-    const size_t floats = (cache_values(&l->shape) * (l->codec == BW_CODEC_F16 ? 2 : 4) + 3) / 4;
-    bw_op_limits limits = { .max_rows = SLOTS * CONTEXT, .max_spans = SLOTS, .vocab = 1, .attn = l->shape };
+    const size_t floats = (cache_values(l) * (l->codec == BW_CODEC_F16 ? 2 : 4) + 3) / 4;
+    bw_op_limits limits = { .max_rows = SLOTS * l->context, .max_spans = SLOTS, .vocab = 1, .attn = l->shape };
     machine m = { .cpu = fixture_create(level, n_threads, &limits), .l = l };
-    m.seqs = (bw_sequences){ .n_slots = SLOTS, .context = CONTEXT, .max_pages = MAX_PAGES, .pages = fixture_ints(SLOTS * MAX_PAGES) };
+    m.seqs = (bw_sequences){ .n_slots = SLOTS, .context = l->context, .max_pages = slot_pages(l) };
+    m.seqs.pages = fixture_ints((size_t)(SLOTS * slot_pages(l)));
     m.kv = (bw_kv_layer){ l->codec, fixture_floats(floats), fixture_floats(floats) };
     memset(m.kv.k, 0xFF, floats * sizeof(float)); /* NaN in both encodings */
     memset(m.kv.v, 0xFF, floats * sizeof(float));
-    int order[N_PAGES];
-    for (int i = 0; i < N_PAGES; i++) {
+    int order[SLOTS * MAX_PAGES + 1];
+    for (int i = 0; i <= SLOTS * slot_pages(l); i++) {
         int j = rnd_int(0, i);
         order[i] = order[j];
         order[j] = i;
     }
-    memcpy(m.seqs.pages, order, SLOTS * MAX_PAGES * sizeof(int32_t));
+    memcpy(m.seqs.pages, order, (size_t)(SLOTS * slot_pages(l)) * sizeof(int32_t));
     return m;
 }
 
 static double cached(const machine *m, const void *base, int slot, int pos, int kv_head, int i)
 {
     const bw_attn_shape *s = &m->l->shape;
-    const size_t page = (size_t)m->seqs.pages[slot * MAX_PAGES + pos / BW_PAGE];
+    const size_t page = (size_t)m->seqs.pages[slot * m->seqs.max_pages + pos / BW_PAGE];
     const size_t at = ((page * (size_t)s->n_kv_heads + (size_t)kv_head) * BW_PAGE + (size_t)(pos % BW_PAGE)) * (size_t)s->head_dim + (size_t)i;
     return m->kv.codec == BW_CODEC_F16 ? bw_f16_to_f32(((const uint16_t *)base)[at]) : ((const float *)base)[at];
 }
@@ -99,7 +127,7 @@ static void step(machine *m, const bw_row *rows, int n, part which, float *out)
     const size_t count = (size_t)n, qw = 2 * q_width(&l->shape), kw = kv_width(&l->shape);
     float *q_gate = fixture_floats(count * qw), *k = fixture_floats(count * kw), *v = fixture_floats(count * kw);
     for (int i = 0; i < n; i++) {
-        const size_t from = (size_t)rows[i].slot * CONTEXT + (size_t)rows[i].pos;
+        const size_t from = (size_t)rows[i].slot * (size_t)l->context + (size_t)rows[i].pos;
         memcpy(q_gate + (size_t)i * qw, l->q_gate + from * qw, qw * sizeof(float));
         memcpy(k + (size_t)i * kw, l->k + from * kw, kw * sizeof(float));
         memcpy(v + (size_t)i * kw, l->v + from * kw, kw * sizeof(float));
@@ -113,7 +141,7 @@ static void step(machine *m, const bw_row *rows, int n, part which, float *out)
 /* Positions first .. first + n - 1 of one slot, with room for their outputs. */
 static float *run(machine *m, int slot, int first, int n, part which)
 {
-    bw_row rows[CONTEXT];
+    static bw_row rows[DEEP];
     for (int i = 0; i < n; i++)
         rows[i] = (bw_row){ slot, first + i };
     float *out = fixture_floats((size_t)n * q_width(&m->l->shape));
@@ -145,7 +173,7 @@ static void check_pages(const machine *m, const char *level, int slot, int n)
     double exact[256];
     for (int pos = 0; pos < n; pos++)
         for (int h = 0; h < s->n_kv_heads; h++) {
-            const size_t from = ((size_t)slot * CONTEXT + (size_t)pos) * kv_width(s) + (size_t)(h * s->head_dim);
+            const size_t from = ((size_t)slot * (size_t)m->l->context + (size_t)pos) * kv_width(s) + (size_t)(h * s->head_dim);
             turned(exact, m->l, m->l->k + from, m->l->k_norm, pos);
             for (int i = 0; i < s->head_dim; i++) {
                 /* norm, two products and a sum of the pair, cosine and sine to an f32 unit */
@@ -162,8 +190,9 @@ static void check_head(const machine *m, const char *level, int slot, int pos, i
 {
     const bw_attn_shape *s = &m->l->shape;
     const int d = s->head_dim, kv_head = h / (s->n_heads / s->n_kv_heads);
-    const float *q_gate = m->l->q_gate + (((size_t)slot * CONTEXT + (size_t)pos) * (size_t)s->n_heads + (size_t)h) * 2 * (size_t)d;
-    double q[256], score[CONTEXT], sum = 0, max = -INFINITY, size = 0;
+    const float *q_gate = m->l->q_gate + (((size_t)slot * (size_t)m->l->context + (size_t)pos) * (size_t)s->n_heads + (size_t)h) * 2 * (size_t)d;
+    static double score[DEEP];
+    double q[256], sum = 0, max = -INFINITY, size = 0;
     turned(q, m->l, q_gate, m->l->q_norm, pos);
     for (int p = 0; p <= pos; p++) {
         double total = 0;
@@ -246,6 +275,43 @@ TEST(a_row_does_not_know_what_runs_beside_it)
     }
 }
 
+/* Rows at a depth where positions are summed in several segments: alone, in blocks, beside a row of
+ * another sequence, on few threads and many. */
+TEST(deep_rows_do_not_know_how_the_work_was_cut)
+{
+    for (int round = 0; round < 4; round++) {
+        const layer l = deep_layer(round == 0 ? DEEP : rnd_int(600, 1700));
+        const size_t width = q_width(&l.shape);
+        for (const char *const *level = fixture_levels(); *level; level++) {
+            machine whole = start(&l, *level, 1), cut = start(&l, *level, rnd_int(2, 9));
+            const int n = rnd_int(2, 70), first = round == 3 ? 512 - n / 2 : l.context - n, other = rnd_int(0, l.context - 1);
+            run(&whole, 0, 0, first, ONLY_WRITE);
+            run(&cut, 0, 0, first, ONLY_WRITE);
+            run(&cut, 1, 0, other, ONLY_WRITE);
+            const float *want = run(&whole, 0, first, n, BOTH);
+            for (int i = 0; i < 4; i++) {
+                const int r = i ? rnd_int(0, n - 1) : n - 1, h = rnd_int(0, l.shape.n_heads - 1);
+                check_head(&whole, *level, 0, first + r, h, want + (size_t)r * width + (size_t)(h * l.shape.head_dim));
+            }
+            for (int at = 0, count; at < n; at += count) {
+                bw_row rows[72] = { { 1, other } };
+                count = rnd_int(0, 1) ? 1 : rnd_int(1, 40);
+                count = count < n - at ? count : n - at;
+                for (int i = 0; i < count; i++)
+                    rows[1 + i] = (bw_row){ 0, first + at + i };
+                const int beside = rnd_int(0, 1);
+                float *out = fixture_floats((size_t)(1 + count) * width);
+                step(&cut, rows + 1 - beside, beside + count, BOTH, out);
+                check(same_bits(out + (size_t)beside * width, want + (size_t)at * width, (size_t)count * width));
+            }
+            check_guards();
+            fixture_destroy(whole.cpu);
+            fixture_destroy(cut.cpu);
+        }
+        fixture_release();
+    }
+}
+
 TEST(rejected_rows_are_forgotten_by_writing_over_them)
 {
     const layer l = random_layer();
@@ -256,7 +322,7 @@ TEST(rejected_rows_are_forgotten_by_writing_over_them)
         bw_row drafts[8]; /* positions 60 .. 67 computed with the rows of another sequence */
         for (int i = 0; i < 8; i++)
             drafts[i] = (bw_row){ 1, 60 + i };
-        memcpy(tried.seqs.pages + MAX_PAGES, tried.seqs.pages, MAX_PAGES * sizeof(int32_t));
+        memcpy(tried.seqs.pages + slot_pages(&l), tried.seqs.pages, (size_t)slot_pages(&l) * sizeof(int32_t));
         float *out = fixture_floats(8 * q_width(&l.shape));
         step(&tried, drafts, 8, BOTH, out);
         check(same_bits(run(&tried, 0, 60, 40, BOTH), want + 60 * q_width(&l.shape), 40 * q_width(&l.shape)));
@@ -286,4 +352,5 @@ TEST(writing_and_attending_can_be_separate_steps)
 }
 
 TESTS_MAIN(ENTRY(every_level_computes_the_formula), ENTRY(a_row_does_not_know_what_runs_beside_it),
+           ENTRY(deep_rows_do_not_know_how_the_work_was_cut),
            ENTRY(rejected_rows_are_forgotten_by_writing_over_them), ENTRY(writing_and_attending_can_be_separate_steps))

@@ -23,6 +23,21 @@ typedef struct bw_q8_rows {
     int32_t *half; /* the same shape: of q in the group's first 16 columns */
 } bw_q8_rows;
 
+/* Queries of one KV group: row r, at position n_pos - 1 + r of a sequence, sees positions 0 .. n_pos - 1 + r. */
+typedef struct bw_attn_queries {
+    const float *q; /* [n_rows, n_heads, d], normed and turned */
+    int n_rows, n_heads, d, n_pos;
+    const bw_kv_layer *kv;
+    int n_kv_heads, kv_head;
+    const int32_t *pages; /* position p is in pages[p / 64] */
+} bw_attn_queries;
+
+/* Where softmaxes stand, one for every query: attention's output is out / sum. */
+typedef struct bw_attn_sums {
+    float *out;       /* [n, d] */
+    float *max, *sum; /* [n] */
+} bw_attn_sums;
+
 typedef struct bw_cpu_kernels {
     /* out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w */
     void (*rms_norm)(float *out, const float *x, const float *w, int n, int d, float eps);
@@ -37,20 +52,23 @@ typedef struct bw_cpu_kernels {
     /* out = silu(gate) * up; out may be gate */
     void (*silu_mul)(float *out, const float *gate, const float *up, int n);
 
-    /* --- attention: one query head of one row is row-invariant and independent of the others --- */
+    /* --- attention: a query head of a row knows nothing of the others --- */
     /* One head: out = rms_norm(x) * w, then dims j and j + n_pairs turned by cosine[j], sine[j]. */
     void (*norm_rope)(float *out, const float *x, const float *w, int d, float eps, const float *cosine,
                       const float *sine, int n_pairs);
     void (*store_f16)(uint16_t *out, const float *x, int n); /* round to nearest even */
-    /* out[r][h] = softmax(q[r][h] . K / sqrt(d)) V for n_rows rows at consecutive positions of one
-     * sequence and n_heads query heads of one KV group: row r sees positions 0 .. n_pos + r - 1, whose
-     * pages are pages[0 ..]; KV head kv_head. Positions in order, page by page; rows share the loading
-     * of a page, not arithmetic. scratch: attn_scratch_bytes of n_rows * n_heads. */
-    void (*attend)(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
-                   int kv_head, const int32_t *pages, int n_pos, void *scratch);
-    size_t (*attn_scratch_bytes)(int n_heads, int d);
-    /* out = x * sigmoid(gate) */
-    void (*sigmoid_mul)(float *out, const float *x, const float *gate, int n);
+    /* A segment, positions first .. end - 1 (first: the start of a page), for some rows and query heads of
+     * one KV group: with s_p = q . K_p / sqrt(d) over the positions a row sees of it, max = the largest s_p,
+     * sum = sum_p e^(s_p - max), out = sum_p e^(s_p - max) V_p, positions in order. A row that sees none of
+     * them gets max = -inf and zeros. Rows share the loading of a page, not arithmetic.
+     * scratch: attn_scratch_bytes of n_rows * n_heads. */
+    void (*attend)(const bw_attn_sums *to, const bw_attn_queries *queries, int first, int end, void *scratch);
+    size_t (*attn_scratch_bytes)(int n_queries, int d);
+    /* Adds the sums of the next segment, `more`, to those of the positions before, both of one query:
+     * with m the larger max, out = out e^(max - m) + more.out e^(more.max - m), the sum likewise. */
+    void (*attn_merge)(const bw_attn_sums *to, const bw_attn_sums *more, int d);
+    /* out = x * scale * sigmoid(gate) */
+    void (*sigmoid_mul)(float *out, const float *x, float scale, const float *gate, int n);
 
     /* --- delta rule: one tile of 16 value columns of one head through n rows ---
      * S [d_k, 16]; row i: k[i], q[i] [d_k] at stride k_stride, v[i] [16] at stride v_stride, g[i],

@@ -137,39 +137,91 @@ static inline __m256 load_kv(const void *base, bool f16, size_t at, int left)
     return _mm256_cvtph_ps(h);
 }
 
-/* See `running`: scores of a page and three numbers per head. */
-static size_t attn_scratch_bytes(int n_heads, int d)
+/* Lane 4 h + j: the sum of the lanes of acc[h][j], all added in the same order. */
+static inline __attribute__((always_inline)) __m256 add_lanes_8(__m256 acc[2][4], int n_heads)
 {
-    (void)d;
-    return (size_t)n_heads * (BW_PAGE + 3) * sizeof(float);
+    __m256 x[2];
+    UNROLLED for (int h = 0; h < 2; h++) {
+        if (h >= n_heads) {
+            x[h] = _mm256_setzero_ps();
+            continue;
+        }
+        const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(acc[h][0], acc[h][1]), _mm256_unpackhi_ps(acc[h][0], acc[h][1]));
+        const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(acc[h][2], acc[h][3]), _mm256_unpackhi_ps(acc[h][2], acc[h][3]));
+        x[h] = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xEE));
+    }
+    return _mm256_add_ps(_mm256_permute2f128_ps(x[0], x[1], 0x20), _mm256_permute2f128_ps(x[0], x[1], 0x31));
 }
 
-/* s[h][p] = scale q[h] . k[p] for one or two heads and all n positions of a page; k, its first key,
- * is at `at`. Four positions at a time; beyond n the last one is read again and its score not used. */
-static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d, float scale,
-                                                             const void *keys, bool f16, size_t at, int n)
+enum {
+    TILE_HEADS = 2,     /* heads and positions of a score tile: 8 sums in registers */
+    TILE_POSITIONS = 4,
+    TILE_COLUMNS = 32,  /* of values */
+    KEYS_AT_ONCE = 16   /* positions that stay in the first cache while all heads pass */
+};
+
+/* What is read after this: asked for a little at a time, into the second cache. */
+typedef struct ahead {
+    const char *at, *end;
+} ahead;
+
+static inline void ask_ahead(ahead *next, int n_lines)
 {
-    for (int p = 0; p < n; p += 4) {
-        __m256 acc[2][4];
-        size_t row[4];
+    for (int i = 0; i < n_lines && next->at < next->end; i++, next->at += 64)
+        _mm_prefetch(next->at, _MM_HINT_T1);
+}
+
+/* s[h][j] = scale q[h] . k[j] for one or two heads and four positions; s at stride BW_PAGE. */
+static inline __attribute__((always_inline)) void score_tile(float *s, const float *q, int n_heads, int d, __m256 scale,
+                                                             const void *keys, bool f16, const size_t row[4])
+{
+    __m256 acc[2][4];
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int j = 0; j < 4; j++)
+            acc[h][j] = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 8 <= d; i += 8) {
+        __m256 k[4];
+        UNROLLED for (int j = 0; j < 4; j++)
+            k[j] = load_kv(keys, f16, row[j] + (size_t)i, 8);
+        UNROLLED for (int h = 0; h < n_heads; h++) {
+            const __m256 x = _mm256_loadu_ps(q + (size_t)h * (size_t)d + i);
+            UNROLLED for (int j = 0; j < 4; j++)
+                acc[h][j] = _mm256_fmadd_ps(x, k[j], acc[h][j]);
+        }
+    }
+    if (i < d)
         UNROLLED for (int j = 0; j < 4; j++) {
-            row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+            const __m256 k = load_kv(keys, f16, row[j] + (size_t)i, d - i);
             UNROLLED for (int h = 0; h < n_heads; h++)
-                acc[h][j] = _mm256_setzero_ps();
+                acc[h][j] = _mm256_fmadd_ps(load(q + (size_t)h * (size_t)d + i, d - i), k, acc[h][j]);
         }
-        for (int i = 0; i < d; i += 8) {
-            __m256 k[4];
-            UNROLLED for (int j = 0; j < 4; j++)
-                k[j] = load_kv(keys, f16, row[j] + (size_t)i, d - i);
-            UNROLLED for (int h = 0; h < n_heads; h++) {
-                __m256 x = load(q + (size_t)h * (size_t)d + i, d - i);
+    const __m256 sums = _mm256_mul_ps(scale, add_lanes_8(acc, n_heads));
+    _mm_storeu_ps(s, _mm256_castps256_ps128(sums));
+    if (n_heads > 1)
+        _mm_storeu_ps(s + BW_PAGE, _mm256_extractf128_ps(sums, 1));
+}
+
+/* Scores of all n positions of a page; k, its first key, is at `at`. Beyond n the last position is read
+ * again and its score not used. */
+static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d,
+                                                             const void *keys, bool f16, size_t at, int n, ahead *next)
+{
+    const __m256 scale = _mm256_set1_ps(1 / sqrtf((float)d));
+    for (int first = 0; first < n; first += KEYS_AT_ONCE) {
+        const int end = first + KEYS_AT_ONCE < n ? first + KEYS_AT_ONCE : n;
+        for (int h = 0; h < n_heads; h += TILE_HEADS)
+            for (int p = first; p < end; p += TILE_POSITIONS) {
+                size_t row[4];
                 UNROLLED for (int j = 0; j < 4; j++)
-                    acc[h][j] = _mm256_fmadd_ps(x, k[j], acc[h][j]);
+                    row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+                if (h == 0)
+                    ask_ahead(next, 32);
+                if (h + 1 < n_heads)
+                    score_tile(s + h * BW_PAGE + p, q + (size_t)h * (size_t)d, 2, d, scale, keys, f16, row);
+                else
+                    score_tile(s + h * BW_PAGE + p, q + (size_t)h * (size_t)d, 1, d, scale, keys, f16, row);
             }
-        }
-        UNROLLED for (int h = 0; h < n_heads; h++)
-            UNROLLED for (int j = 0; j < 4; j++)
-                s[h * BW_PAGE + p + j] = scale * add_lanes(acc[h][j]);
     }
 }
 
@@ -193,111 +245,128 @@ static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
     *max = next;
 }
 
-/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p] */
-static inline __attribute__((always_inline)) void add_page(float *out, const float *s, const float *keep, int n_heads,
-                                                           int d, const void *values, bool f16, size_t at, int n)
+/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p], 8 n_vectors columns for one or two heads, of which the last
+ * vector has `left`; v at stride d */
+static inline __attribute__((always_inline)) void value_tile(float *out, const float *s, const float *keep, int n_heads,
+                                                             int n_vectors, int d, const void *values, bool f16, size_t at,
+                                                             int n, int left, ahead *next)
 {
-    for (int i = 0; i < d; i += 32) {
-        __m256 acc[2][4];
-        UNROLLED for (int h = 0; h < n_heads; h++)
-            UNROLLED for (int c = 0; c < 4; c++) {
-                const int from = i + 8 * c;
-                acc[h][c] = _mm256_setzero_ps();
-                if (from < d)
-                    acc[h][c] = _mm256_mul_ps(_mm256_set1_ps(keep[h]), load(out + (size_t)h * (size_t)d + from, d - from));
-            }
-        for (int p = 0; p < n; p++) {
-            const size_t row = at + (size_t)p * (size_t)d + (size_t)i;
-            UNROLLED for (int c = 0; c < 4; c++) {
-                if (i + 8 * c >= d)
-                    break;
-                const __m256 v = load_kv(values, f16, row + 8 * (size_t)c, d - i - 8 * c);
-                UNROLLED for (int h = 0; h < n_heads; h++)
-                    acc[h][c] = _mm256_fmadd_ps(_mm256_set1_ps(s[h * BW_PAGE + p]), v, acc[h][c]);
-            }
-        }
-        UNROLLED for (int h = 0; h < n_heads; h++)
-            UNROLLED for (int c = 0; c < 4; c++)
-                if (i + 8 * c < d)
-                    store(out + (size_t)h * (size_t)d + i + 8 * c, d - i - 8 * c, acc[h][c]);
-    }
-}
-
-/* Where some heads stand: the weighted sum, a page's scores and weights, the largest score, the sum of
- * weights, the factor that a new largest score puts on the old sums. */
-typedef struct running {
-    float *out, *s, *max, *sum, *keep;
-} running;
-
-static inline running running_at(running r, int h, int d)
-{
-    return (running){ r.out + (size_t)h * (size_t)d, r.s + (size_t)h * BW_PAGE, r.max + h, r.sum + h, r.keep + h };
-}
-
-/* Two heads share a key once it is in registers; whether they do does not change a head's bits. */
-static inline __attribute__((always_inline)) void attend_page(const float *q, int n_heads, int d, float scale,
-                                                              const bw_kv_layer *kv, bool f16, size_t at, int n, running to)
-{
-    score_page(to.s, q, n_heads, d, scale, kv->k, f16, at, n);
-    for (int h = 0; h < n_heads; h++)
-        weigh_page(to.s + h * BW_PAGE, n, &to.max[h], &to.sum[h], &to.keep[h]);
-    add_page(to.out, to.s, to.keep, n_heads, d, kv->v, f16, at, n);
-}
-
-/* Positions first .. end - 1 for n_heads heads; first is the start of a page. */
-static inline __attribute__((always_inline)) void attend_pages(const float *q, int n_heads, int d, const bw_kv_layer *kv,
-                                                               bool f16, int n_kv_heads, int kv_head,
-                                                               const int32_t *pages, int first, int end, running to)
-{
-    const float scale = 1 / sqrtf((float)d);
-    for (; first < end; first += BW_PAGE) {
-        const int n = end - first < BW_PAGE ? end - first : BW_PAGE;
-        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
-        for (int h = 0; h < n_heads; h += 2) {
-            const running head = running_at(to, h, d);
-            const float *x = q + (size_t)h * (size_t)d;
-            if (h + 1 < n_heads)
-                attend_page(x, 2, d, scale, kv, f16, at, n, head);
-            else
-                attend_page(x, 1, d, scale, kv, f16, at, n, head);
+    __m256 acc[2][4];
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            acc[h][c] = _mm256_mul_ps(_mm256_set1_ps(keep[h]), load(out + (size_t)h * (size_t)d + 8 * c, left));
+    for (int p = 0; p < n; p++, at += (size_t)d) {
+        ask_ahead(next, 1);
+        __m256 v[4];
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            v[c] = load_kv(values, f16, at + 8 * (size_t)c, left);
+        UNROLLED for (int h = 0; h < n_heads; h++) {
+            const __m256 w = _mm256_set1_ps(s[h * BW_PAGE + p]);
+            UNROLLED for (int c = 0; c < n_vectors; c++)
+                acc[h][c] = _mm256_fmadd_ps(w, v[c], acc[h][c]);
         }
     }
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            store(out + (size_t)h * (size_t)d + 8 * c, left, acc[h][c]);
 }
 
-static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_rows, int n_heads, int d,
-                                                            const bw_kv_layer *kv, bool f16, int n_kv_heads,
-                                                            int kv_head, const int32_t *pages, int n_pos, float *s)
+static inline __attribute__((always_inline)) void value_tiles(float *out, const float *s, const float *keep, int n_heads,
+                                                              int d, const void *values, bool f16, size_t at, int n,
+                                                              ahead *next)
 {
-    const int total = n_rows * n_heads, shared = n_pos / BW_PAGE * BW_PAGE; /* pages that all rows see whole */
-    float *max = s + (size_t)total * BW_PAGE;
-    const running all = { out, s, max, max + total, max + 2 * total };
-    for (int h = 0; h < total; h++)
-        all.max[h] = -INFINITY, all.sum[h] = 0;
-    memset(out, 0, (size_t)total * (size_t)d * sizeof *out);
-    attend_pages(q, total, d, kv, f16, n_kv_heads, kv_head, pages, 0, shared, all);
-    for (int r = 0; r < n_rows; r++)
-        attend_pages(q + (size_t)(r * n_heads) * (size_t)d, n_heads, d, kv, f16, n_kv_heads, kv_head, pages, shared,
-                     n_pos + r, running_at(all, r * n_heads, d));
-    for (int h = 0; h < total; h++)
-        for (int i = 0; i < d; i += 8) {
+    ahead none = { NULL, NULL };
+    int i = 0;
+    for (; i + TILE_COLUMNS <= d; i += TILE_COLUMNS)
+        for (int h = 0; h < n_heads; h += TILE_HEADS) {
             float *o = out + (size_t)h * (size_t)d + i;
-            store(o, d - i, _mm256_div_ps(load(o, d - i), _mm256_set1_ps(all.sum[h])));
+            ahead *then = h == 0 ? next : &none;
+            if (h + 1 < n_heads)
+                value_tile(o, s + h * BW_PAGE, keep + h, 2, 4, d, values, f16, at + (size_t)i, n, 8, then);
+            else
+                value_tile(o, s + h * BW_PAGE, keep + h, 1, 4, d, values, f16, at + (size_t)i, n, 8, then);
         }
+    for (; i < d; i += 8)
+        for (int h = 0; h < n_heads; h++)
+            value_tile(out + (size_t)h * (size_t)d + i, s + h * BW_PAGE, keep + h, 1, 1, d, values, f16, at + (size_t)i, n,
+                       d - i, &none);
 }
 
-static void attend(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
-                   int kv_head, const int32_t *pages, int n_pos, void *scratch)
+/* See attend_as: scores of a page and a factor for every query. */
+static size_t attn_scratch_bytes(int n_queries, int d)
 {
-    if (kv->codec == BW_CODEC_F16)
-        attend_as(out, q, n_rows, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
+    (void)d;
+    return (size_t)n_queries * (BW_PAGE + 1) * sizeof(float);
+}
+
+/* Positions first .. end - 1 for n queries from query `from` on; first is the start of a page. */
+static inline __attribute__((always_inline)) void attend_pages(const bw_attn_sums *to, const bw_attn_queries *queries, bool f16,
+                                                               int from, int n, int first, int end, float *s)
+{
+    const int d = queries->d;
+    const size_t value_bytes = f16 ? 2 : 4, page_values = (size_t)BW_PAGE * (size_t)d;
+    const char *keys = queries->kv->k, *values = queries->kv->v;
+    float *keep = s + (size_t)n * BW_PAGE, *out = to->out + (size_t)from * (size_t)d;
+    for (; first < end; first += BW_PAGE) {
+        const int n_pos = end - first < BW_PAGE ? end - first : BW_PAGE;
+        const int32_t *page = queries->pages + first / BW_PAGE;
+        const size_t at = ((size_t)page[0] * (size_t)queries->n_kv_heads + (size_t)queries->kv_head) * page_values;
+        ahead next = { values + at * value_bytes, values + (at + (size_t)n_pos * (size_t)d) * value_bytes };
+        score_page(s, queries->q + (size_t)from * (size_t)d, n, d, keys, f16, at, n_pos, &next);
+        for (int h = 0; h < n; h++)
+            weigh_page(s + h * BW_PAGE, n_pos, &to->max[from + h], &to->sum[from + h], &keep[h]);
+        next = (ahead){ NULL, NULL };
+        if (first + BW_PAGE < end) {
+            const size_t then = ((size_t)page[1] * (size_t)queries->n_kv_heads + (size_t)queries->kv_head) * page_values;
+            next = (ahead){ keys + then * value_bytes, keys + (then + page_values) * value_bytes };
+        }
+        value_tiles(out, s, keep, n, d, values, f16, at, n_pos, &next);
+    }
+}
+
+static inline __attribute__((always_inline)) void attend_as(const bw_attn_sums *to, const bw_attn_queries *queries, bool f16,
+                                                            int first, int end, float *s)
+{
+    const int n_heads = queries->n_heads, total = queries->n_rows * n_heads;
+    int shared = queries->n_pos / BW_PAGE * BW_PAGE; /* before it are pages that all rows see whole */
+    shared = shared < first ? first : shared < end ? shared : end;
+    for (int h = 0; h < total; h++)
+        to->max[h] = -INFINITY, to->sum[h] = 0;
+    memset(to->out, 0, (size_t)total * (size_t)queries->d * sizeof *to->out);
+    attend_pages(to, queries, f16, 0, total, first, shared, s);
+    for (int r = 0; r < queries->n_rows; r++) {
+        const int n_pos = queries->n_pos + r;
+        attend_pages(to, queries, f16, r * n_heads, n_heads, shared, n_pos < end ? n_pos : end, s);
+    }
+}
+
+static void attend(const bw_attn_sums *to, const bw_attn_queries *queries, int first, int end, void *scratch)
+{
+    if (queries->kv->codec == BW_CODEC_F16)
+        attend_as(to, queries, true, first, end, scratch);
     else
-        attend_as(out, q, n_rows, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
+        attend_as(to, queries, false, first, end, scratch);
 }
 
-static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
+static void attn_merge(const bw_attn_sums *to, const bw_attn_sums *more, int d)
 {
-    for (int i = 0; i < n; i += 8)
-        store(out + i, n - i, _mm256_mul_ps(load(x + i, n - i), sigmoid8(load(gate + i, n - i))));
+    const float max = fmaxf(*to->max, *more->max);
+    const __m256 keep = exp8(_mm256_set1_ps(*to->max - max)), weight = exp8(_mm256_set1_ps(*more->max - max));
+    for (int i = 0; i < d; i += 8) {
+        const __m256 kept = _mm256_mul_ps(keep, load(to->out + i, d - i));
+        store(to->out + i, d - i, _mm256_fmadd_ps(weight, load(more->out + i, d - i), kept));
+    }
+    *to->sum = *to->sum * _mm256_cvtss_f32(keep) + *more->sum * _mm256_cvtss_f32(weight);
+    *to->max = max;
+}
+
+static void sigmoid_mul(float *out, const float *x, float scale, const float *gate, int n)
+{
+    const __m256 factor = _mm256_set1_ps(scale);
+    for (int i = 0; i < n; i += 8) {
+        const __m256 scaled = _mm256_mul_ps(load(x + i, n - i), factor);
+        store(out + i, n - i, _mm256_mul_ps(scaled, sigmoid8(load(gate + i, n - i))));
+    }
 }
 
 /* ---- delta rule ------------------------------------------------------------------------------ */
@@ -515,6 +584,7 @@ void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k)
     k->store_f16 = store_f16;
     k->attend = attend;
     k->attn_scratch_bytes = attn_scratch_bytes;
+    k->attn_merge = attn_merge;
     k->sigmoid_mul = sigmoid_mul;
     k->delta_rows = delta_rows;
     k->conv_silu = conv_silu;

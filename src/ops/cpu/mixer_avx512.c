@@ -94,40 +94,111 @@ static inline __m512 load_kv(const void *base, bool f16, size_t at, __mmask16 m)
     return f16 ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, (const uint16_t *)base + at)) : load((const float *)base + at, m);
 }
 
-/* See `running`: scores of a page and three numbers per head. */
-static size_t attn_scratch_bytes(int n_heads, int d)
+static inline __m512 load_kv16(const void *base, bool f16, size_t at)
 {
-    (void)d;
-    return (size_t)n_heads * (BW_PAGE + 3) * sizeof(float);
+    return f16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)base + at)))
+               : _mm512_loadu_ps((const float *)base + at);
 }
 
-/* s[h][p] = scale q[h] . k[p] for a few heads and all n positions of a page; k, its first key, is at
- * `at`. Four positions at a time; beyond n the last one is read again and its score not used. */
-static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d, float scale,
-                                                             const void *keys, bool f16, size_t at, int n)
+/* Lane 4 h + j: the sum of the lanes of acc[h][j], all added in the same order. */
+static inline __attribute__((always_inline)) __m512 add_lanes_16(__m512 acc[4][4], int n_heads)
 {
-    for (int p = 0; p < n; p += 4) {
-        __m512 acc[4][4];
-        size_t row[4];
+    __m512 x[4];
+    UNROLLED for (int h = 0; h < 4; h++) {
+        if (h >= n_heads) {
+            x[h] = _mm512_setzero_ps();
+            continue;
+        }
+        const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(acc[h][0], acc[h][1]), _mm512_unpackhi_ps(acc[h][0], acc[h][1]));
+        const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(acc[h][2], acc[h][3]), _mm512_unpackhi_ps(acc[h][2], acc[h][3]));
+        x[h] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd))));
+    }
+    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(x[0], x[1], 0x44), _mm512_shuffle_f32x4(x[0], x[1], 0xEE));
+    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(x[2], x[3], 0x44), _mm512_shuffle_f32x4(x[2], x[3], 0xEE));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xDD));
+}
+
+enum {
+    TILE_HEADS = 4,      /* heads and positions of a score tile: 16 sums in registers */
+    TILE_POSITIONS = 4,
+    TILE_COLUMNS = 64,   /* of values */
+    KEYS_AT_ONCE = 16,   /* positions that stay in the first cache while all heads pass */
+    PREFETCH_LINES = 16  /* bytes asked for ahead, a tile: what its positions' values take, at most 4 x 512 */
+};
+
+/* What is read after this: asked for a little at a time, into the second cache. */
+typedef struct ahead {
+    const char *at, *end;
+} ahead;
+
+static inline void ask_ahead(ahead *next, int n_lines)
+{
+    for (int i = 0; i < n_lines && next->at < next->end; i++, next->at += 64)
+        _mm_prefetch(next->at, _MM_HINT_T1);
+}
+
+/* s[h][j] = scale q[h] . k[j] for up to four heads and four positions; s at stride BW_PAGE. */
+static inline __attribute__((always_inline)) void score_tile(float *s, const float *q, int n_heads, int d, __m512 scale,
+                                                             const void *keys, bool f16, const size_t row[4])
+{
+    __m512 acc[4][4];
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int j = 0; j < 4; j++)
+            acc[h][j] = _mm512_setzero_ps();
+    int i = 0;
+    for (; i + 16 <= d; i += 16) {
+        __m512 k[4];
+        UNROLLED for (int j = 0; j < 4; j++)
+            k[j] = load_kv16(keys, f16, row[j] + (size_t)i);
+        UNROLLED for (int h = 0; h < n_heads; h++) {
+            const __m512 x = _mm512_loadu_ps(q + (size_t)h * (size_t)d + i);
+            UNROLLED for (int j = 0; j < 4; j++)
+                acc[h][j] = _mm512_fmadd_ps(x, k[j], acc[h][j]);
+        }
+    }
+    if (i < d) {
+        const __mmask16 m = lanes(d - i);
         UNROLLED for (int j = 0; j < 4; j++) {
-            row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+            const __m512 k = load_kv(keys, f16, row[j] + (size_t)i, m);
             UNROLLED for (int h = 0; h < n_heads; h++)
-                acc[h][j] = _mm512_setzero_ps();
+                acc[h][j] = _mm512_fmadd_ps(load(q + (size_t)h * (size_t)d + i, m), k, acc[h][j]);
         }
-        for (int i = 0; i < d; i += 16) {
-            const __mmask16 m = lanes(d - i);
-            __m512 k[4];
-            UNROLLED for (int j = 0; j < 4; j++)
-                k[j] = load_kv(keys, f16, row[j] + (size_t)i, m);
-            UNROLLED for (int h = 0; h < n_heads; h++) {
-                __m512 x = load(q + (size_t)h * (size_t)d + i, m);
+    }
+    const __m512 sums = _mm512_mul_ps(scale, add_lanes_16(acc, n_heads));
+    _mm_storeu_ps(s, _mm512_castps512_ps128(sums));
+    if (n_heads > 1)
+        _mm_storeu_ps(s + BW_PAGE, _mm512_extractf32x4_ps(sums, 1));
+    if (n_heads > 2)
+        _mm_storeu_ps(s + 2 * BW_PAGE, _mm512_extractf32x4_ps(sums, 2));
+    if (n_heads > 3)
+        _mm_storeu_ps(s + 3 * BW_PAGE, _mm512_extractf32x4_ps(sums, 3));
+}
+
+/* Scores of all n positions of a page; k, its first key, is at `at`. Beyond n the last position is read
+ * again and its score not used. */
+static inline __attribute__((always_inline)) void score_page(float *s, const float *q, int n_heads, int d,
+                                                             const void *keys, bool f16, size_t at, int n, ahead *next)
+{
+    const __m512 scale = _mm512_set1_ps(1 / sqrtf((float)d));
+    for (int first = 0; first < n; first += KEYS_AT_ONCE) {
+        const int end = first + KEYS_AT_ONCE < n ? first + KEYS_AT_ONCE : n;
+        for (int h = 0; h < n_heads; h += TILE_HEADS)
+            for (int p = first; p < end; p += TILE_POSITIONS) {
+                size_t row[4];
                 UNROLLED for (int j = 0; j < 4; j++)
-                    acc[h][j] = _mm512_fmadd_ps(x, k[j], acc[h][j]);
+                    row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
+                const float *x = q + (size_t)h * (size_t)d;
+                float *to = s + h * BW_PAGE + p;
+                if (h == 0)
+                    ask_ahead(next, 2 * PREFETCH_LINES);
+                switch (n_heads - h) {
+                case 1: score_tile(to, x, 1, d, scale, keys, f16, row); break;
+                case 2: score_tile(to, x, 2, d, scale, keys, f16, row); break;
+                case 3: score_tile(to, x, 3, d, scale, keys, f16, row); break;
+                default: score_tile(to, x, 4, d, scale, keys, f16, row); break;
+                }
             }
-        }
-        UNROLLED for (int h = 0; h < n_heads; h++)
-            UNROLLED for (int j = 0; j < 4; j++)
-                s[h * BW_PAGE + p + j] = scale * _mm512_reduce_add_ps(acc[h][j]);
     }
 }
 
@@ -150,114 +221,131 @@ static void weigh_page(float *s, int n, float *max, float *sum, float *keep)
     *max = next;
 }
 
-/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p] */
-static inline __attribute__((always_inline)) void add_page(float *out, const float *s, const float *keep, int n_heads,
-                                                           int d, const void *values, bool f16, size_t at, int n)
+/* out[h] = keep[h] out[h] + sum_p s[h][p] v[p], 16 n_vectors columns for up to four heads; v at stride d */
+static inline __attribute__((always_inline)) void value_tile(float *out, const float *s, const float *keep, int n_heads,
+                                                             int n_vectors, int d, const void *values, bool f16, size_t at,
+                                                             int n, __mmask16 last, ahead *next)
 {
-    for (int i = 0; i < d; i += 32) {
-        const __mmask16 m0 = lanes(d - i), m1 = lanes(d - i - 16);
-        __m512 acc[4][2];
+    __m512 acc[4][4];
+    const bool whole = last == 0xFFFF;
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            acc[h][c] = _mm512_mul_ps(_mm512_set1_ps(keep[h]), load(out + (size_t)h * (size_t)d + 16 * c, c + 1 < n_vectors ? 0xFFFF : last));
+    for (int p = 0; p < n; p++, at += (size_t)d) {
+        __m512 v[4];
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            v[c] = n_vectors == 4 || whole ? load_kv16(values, f16, at + 16 * (size_t)c) : load_kv(values, f16, at + 16 * (size_t)c, last);
+        ask_ahead(next, 2);
         UNROLLED for (int h = 0; h < n_heads; h++) {
-            const float *o = out + (size_t)h * (size_t)d + i;
-            acc[h][0] = _mm512_mul_ps(_mm512_set1_ps(keep[h]), load(o, m0));
-            acc[h][1] = _mm512_mul_ps(_mm512_set1_ps(keep[h]), load(o + 16, m1));
-        }
-        for (int p = 0; p < n; p++) {
-            const size_t row = at + (size_t)p * (size_t)d + (size_t)i;
-            const __m512 v0 = load_kv(values, f16, row, m0), v1 = load_kv(values, f16, row + 16, m1);
-            UNROLLED for (int h = 0; h < n_heads; h++) {
-                const __m512 w = _mm512_set1_ps(s[h * BW_PAGE + p]);
-                acc[h][0] = _mm512_fmadd_ps(w, v0, acc[h][0]);
-                acc[h][1] = _mm512_fmadd_ps(w, v1, acc[h][1]);
-            }
-        }
-        UNROLLED for (int h = 0; h < n_heads; h++) {
-            float *o = out + (size_t)h * (size_t)d + i;
-            _mm512_mask_storeu_ps(o, m0, acc[h][0]);
-            _mm512_mask_storeu_ps(o + 16, m1, acc[h][1]);
+            const __m512 w = _mm512_set1_ps(s[h * BW_PAGE + p]);
+            UNROLLED for (int c = 0; c < n_vectors; c++)
+                acc[h][c] = _mm512_fmadd_ps(w, v[c], acc[h][c]);
         }
     }
+    UNROLLED for (int h = 0; h < n_heads; h++)
+        UNROLLED for (int c = 0; c < n_vectors; c++)
+            _mm512_mask_storeu_ps(out + (size_t)h * (size_t)d + 16 * c, c + 1 < n_vectors ? 0xFFFF : last, acc[h][c]);
 }
 
-/* Where some heads stand: the weighted sum, a page's scores and weights, the largest score, the sum of
- * weights, the factor that a new largest score puts on the old sums. */
-typedef struct running {
-    float *out, *s, *max, *sum, *keep;
-} running;
-
-static inline running running_at(running r, int h, int d)
+static inline __attribute__((always_inline)) void value_tiles(float *out, const float *s, const float *keep, int n_heads,
+                                                              int d, const void *values, bool f16, size_t at, int n,
+                                                              ahead *next)
 {
-    return (running){ r.out + (size_t)h * (size_t)d, r.s + (size_t)h * BW_PAGE, r.max + h, r.sum + h, r.keep + h };
-}
-
-/* Up to four heads share a key once it is in registers; how many does not change a head's bits. */
-static inline __attribute__((always_inline)) void attend_page(const float *q, int n_heads, int d, float scale,
-                                                              const bw_kv_layer *kv, bool f16, size_t at, int n, running to)
-{
-    score_page(to.s, q, n_heads, d, scale, kv->k, f16, at, n);
-    for (int h = 0; h < n_heads; h++)
-        weigh_page(to.s + h * BW_PAGE, n, &to.max[h], &to.sum[h], &to.keep[h]);
-    add_page(to.out, to.s, to.keep, n_heads, d, kv->v, f16, at, n);
-}
-
-/* Positions first .. end - 1 for n_heads heads; first is the start of a page. */
-static inline __attribute__((always_inline)) void attend_pages(const float *q, int n_heads, int d, const bw_kv_layer *kv,
-                                                               bool f16, int n_kv_heads, int kv_head,
-                                                               const int32_t *pages, int first, int end, running to)
-{
-    const float scale = 1 / sqrtf((float)d);
-    for (; first < end; first += BW_PAGE) {
-        const int n = end - first < BW_PAGE ? end - first : BW_PAGE;
-        const size_t at = ((size_t)pages[first / BW_PAGE] * (size_t)n_kv_heads + (size_t)kv_head) * BW_PAGE * (size_t)d;
-        for (int h = 0; h < n_heads; h += 4) {
-            const running head = running_at(to, h, d);
-            const float *x = q + (size_t)h * (size_t)d;
+    ahead none = { NULL, NULL };
+    int i = 0;
+    for (; i + TILE_COLUMNS <= d; i += TILE_COLUMNS)
+        for (int h = 0; h < n_heads; h += TILE_HEADS) {
+            float *o = out + (size_t)h * (size_t)d + i;
+            ahead *then = h == 0 ? next : &none;
             switch (n_heads - h) {
-            case 1: attend_page(x, 1, d, scale, kv, f16, at, n, head); break;
-            case 2: attend_page(x, 2, d, scale, kv, f16, at, n, head); break;
-            case 3: attend_page(x, 3, d, scale, kv, f16, at, n, head); break;
-            default: attend_page(x, 4, d, scale, kv, f16, at, n, head); break;
+            case 1: value_tile(o, s + h * BW_PAGE, keep + h, 1, 4, d, values, f16, at + (size_t)i, n, 0xFFFF, then); break;
+            case 2: value_tile(o, s + h * BW_PAGE, keep + h, 2, 4, d, values, f16, at + (size_t)i, n, 0xFFFF, then); break;
+            case 3: value_tile(o, s + h * BW_PAGE, keep + h, 3, 4, d, values, f16, at + (size_t)i, n, 0xFFFF, then); break;
+            default: value_tile(o, s + h * BW_PAGE, keep + h, 4, 4, d, values, f16, at + (size_t)i, n, 0xFFFF, then); break;
             }
         }
+    for (; i < d; i += 16)
+        for (int h = 0; h < n_heads; h++)
+            value_tile(out + (size_t)h * (size_t)d + i, s + h * BW_PAGE, keep + h, 1, 1, d, values, f16, at + (size_t)i, n,
+                       lanes(d - i), &none);
+}
+
+/* See attend_as: scores of a page and a factor for every query. */
+static size_t attn_scratch_bytes(int n_queries, int d)
+{
+    (void)d;
+    return (size_t)n_queries * (BW_PAGE + 1) * sizeof(float);
+}
+
+/* Positions first .. end - 1 for n queries from query `from` on; first is the start of a page. */
+static inline __attribute__((always_inline)) void attend_pages(const bw_attn_sums *to, const bw_attn_queries *queries, bool f16,
+                                                               int from, int n, int first, int end, float *s)
+{
+    const int d = queries->d;
+    const size_t value_bytes = f16 ? 2 : 4, page_values = (size_t)BW_PAGE * (size_t)d;
+    const char *keys = queries->kv->k, *values = queries->kv->v;
+    float *keep = s + (size_t)n * BW_PAGE, *out = to->out + (size_t)from * (size_t)d;
+    for (; first < end; first += BW_PAGE) {
+        const int n_pos = end - first < BW_PAGE ? end - first : BW_PAGE;
+        const int32_t *page = queries->pages + first / BW_PAGE;
+        const size_t at = ((size_t)page[0] * (size_t)queries->n_kv_heads + (size_t)queries->kv_head) * page_values;
+        ahead next = { values + at * value_bytes, values + (at + (size_t)n_pos * (size_t)d) * value_bytes };
+        score_page(s, queries->q + (size_t)from * (size_t)d, n, d, keys, f16, at, n_pos, &next);
+        for (int h = 0; h < n; h++)
+            weigh_page(s + h * BW_PAGE, n_pos, &to->max[from + h], &to->sum[from + h], &keep[h]);
+        next = (ahead){ NULL, NULL };
+        if (first + BW_PAGE < end) {
+            const size_t then = ((size_t)page[1] * (size_t)queries->n_kv_heads + (size_t)queries->kv_head) * page_values;
+            next = (ahead){ keys + then * value_bytes, keys + (then + page_values) * value_bytes };
+        }
+        value_tiles(out, s, keep, n, d, values, f16, at, n_pos, &next);
     }
 }
 
-static inline __attribute__((always_inline)) void attend_as(float *out, const float *q, int n_rows, int n_heads, int d,
-                                                            const bw_kv_layer *kv, bool f16, int n_kv_heads,
-                                                            int kv_head, const int32_t *pages, int n_pos, float *s)
+static inline __attribute__((always_inline)) void attend_as(const bw_attn_sums *to, const bw_attn_queries *queries, bool f16,
+                                                            int first, int end, float *s)
 {
-    const int total = n_rows * n_heads, shared = n_pos / BW_PAGE * BW_PAGE; /* pages that all rows see whole */
-    float *max = s + (size_t)total * BW_PAGE;
-    const running all = { out, s, max, max + total, max + 2 * total };
+    const int n_heads = queries->n_heads, total = queries->n_rows * n_heads;
+    int shared = queries->n_pos / BW_PAGE * BW_PAGE; /* before it are pages that all rows see whole */
+    shared = shared < first ? first : shared < end ? shared : end;
     for (int h = 0; h < total; h++)
-        all.max[h] = -INFINITY, all.sum[h] = 0;
-    memset(out, 0, (size_t)total * (size_t)d * sizeof *out);
-    attend_pages(q, total, d, kv, f16, n_kv_heads, kv_head, pages, 0, shared, all);
-    for (int r = 0; r < n_rows; r++)
-        attend_pages(q + (size_t)(r * n_heads) * (size_t)d, n_heads, d, kv, f16, n_kv_heads, kv_head, pages, shared,
-                     n_pos + r, running_at(all, r * n_heads, d));
-    for (int h = 0; h < total; h++)
-        for (int i = 0; i < d; i += 16) {
-            float *o = out + (size_t)h * (size_t)d + i;
-            __mmask16 m = lanes(d - i);
-            _mm512_mask_storeu_ps(o, m, _mm512_div_ps(load(o, m), _mm512_set1_ps(all.sum[h])));
-        }
+        to->max[h] = -INFINITY, to->sum[h] = 0;
+    memset(to->out, 0, (size_t)total * (size_t)queries->d * sizeof *to->out);
+    attend_pages(to, queries, f16, 0, total, first, shared, s);
+    for (int r = 0; r < queries->n_rows; r++) {
+        const int n_pos = queries->n_pos + r;
+        attend_pages(to, queries, f16, r * n_heads, n_heads, shared, n_pos < end ? n_pos : end, s);
+    }
 }
 
-static void attend(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
-                   int kv_head, const int32_t *pages, int n_pos, void *scratch)
+static void attend(const bw_attn_sums *to, const bw_attn_queries *queries, int first, int end, void *scratch)
 {
-    if (kv->codec == BW_CODEC_F16)
-        attend_as(out, q, n_rows, n_heads, d, kv, true, n_kv_heads, kv_head, pages, n_pos, scratch);
+    if (queries->kv->codec == BW_CODEC_F16)
+        attend_as(to, queries, true, first, end, scratch);
     else
-        attend_as(out, q, n_rows, n_heads, d, kv, false, n_kv_heads, kv_head, pages, n_pos, scratch);
+        attend_as(to, queries, false, first, end, scratch);
 }
 
-static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
+static void attn_merge(const bw_attn_sums *to, const bw_attn_sums *more, int d)
 {
+    const float max = fmaxf(*to->max, *more->max);
+    const __m512 keep = exp16(_mm512_set1_ps(*to->max - max)), weight = exp16(_mm512_set1_ps(*more->max - max));
+    for (int i = 0; i < d; i += 16) {
+        const __mmask16 m = lanes(d - i);
+        const __m512 kept = _mm512_mul_ps(keep, load(to->out + i, m));
+        _mm512_mask_storeu_ps(to->out + i, m, _mm512_fmadd_ps(weight, load(more->out + i, m), kept));
+    }
+    *to->sum = *to->sum * _mm512_cvtss_f32(keep) + *more->sum * _mm512_cvtss_f32(weight);
+    *to->max = max;
+}
+
+static void sigmoid_mul(float *out, const float *x, float scale, const float *gate, int n)
+{
+    const __m512 factor = _mm512_set1_ps(scale);
     for (int i = 0; i < n; i += 16) {
         __mmask16 m = lanes(n - i);
-        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(load(x + i, m), sigmoid16(load(gate + i, m))));
+        const __m512 scaled = _mm512_mul_ps(load(x + i, m), factor);
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(scaled, sigmoid16(load(gate + i, m))));
     }
 }
 
@@ -429,6 +517,7 @@ void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k)
     k->store_f16 = store_f16;
     k->attend = attend;
     k->attn_scratch_bytes = attn_scratch_bytes;
+    k->attn_merge = attn_merge;
     k->sigmoid_mul = sigmoid_mul;
     k->delta_rows = delta_rows;
     k->conv_silu = conv_silu;

@@ -50,23 +50,26 @@ static float load_kv(const void *base, bw_kv_codec codec, size_t i)
     return codec == BW_CODEC_F16 ? bw_f16_to_f32(((const uint16_t *)base)[i]) : ((const float *)base)[i];
 }
 
-static size_t attn_scratch_bytes(int n_heads, int d)
+static size_t attn_scratch_bytes(int n_queries, int d)
 {
-    (void)n_heads;
+    (void)n_queries;
     return (size_t)d * sizeof(double);
 }
 
 /* Online softmax over one position after the other: with m the largest score so far,
  * sum = sum_i e^(s_i - m), acc = sum_i e^(s_i - m) v_i; a new maximum rescales both. */
-static void attend_head(float *out, const float *q, int d, const bw_kv_layer *kv, int n_kv_heads, int kv_head,
-                        const int32_t *pages, int n_pos, double *acc)
+static void attend_query(const bw_attn_sums *to, int query, const bw_attn_queries *queries, int first, int end, double *acc)
 {
+    const bw_kv_layer *kv = queries->kv;
+    const int d = queries->d;
+    const float *q = queries->q + (size_t)query * (size_t)d;
     const double scale = 1 / sqrt((double)d);
     double max = -INFINITY, sum = 0;
     for (int i = 0; i < d; i++)
         acc[i] = 0;
-    for (int p = 0; p < n_pos; p++) {
-        size_t at = (((size_t)pages[p / BW_PAGE] * n_kv_heads + kv_head) * BW_PAGE + p % BW_PAGE) * (size_t)d;
+    for (int p = first; p < end; p++) {
+        const size_t head = (size_t)queries->pages[p / BW_PAGE] * (size_t)queries->n_kv_heads + (size_t)queries->kv_head;
+        const size_t at = (head * BW_PAGE + p % BW_PAGE) * (size_t)d;
         double s = 0;
         for (int i = 0; i < d; i++)
             s += (double)q[i] * load_kv(kv->k, kv->codec, at + i);
@@ -78,22 +81,34 @@ static void attend_head(float *out, const float *q, int d, const bw_kv_layer *kv
         for (int i = 0; i < d; i++)
             acc[i] = acc[i] * keep + weight * load_kv(kv->v, kv->codec, at + i);
     }
+    to->max[query] = (float)max;
+    const double rounded = end > first ? exp(max - (double)to->max[query]) : 1; /* sums relative to what is stored */
+    to->sum[query] = (float)(sum * rounded);
     for (int i = 0; i < d; i++)
-        out[i] = (float)(acc[i] / sum);
+        to->out[(size_t)query * (size_t)d + (size_t)i] = (float)(acc[i] * rounded);
 }
 
-static void attend(float *out, const float *q, int n_rows, int n_heads, int d, const bw_kv_layer *kv, int n_kv_heads,
-                   int kv_head, const int32_t *pages, int n_pos, void *scratch)
+static void attend(const bw_attn_sums *to, const bw_attn_queries *queries, int first, int end, void *scratch)
 {
-    for (int h = 0; h < n_rows * n_heads; h++)
-        attend_head(out + (size_t)h * d, q + (size_t)h * d, d, kv, n_kv_heads, kv_head, pages, n_pos + h / n_heads,
-                    scratch);
+    for (int i = 0; i < queries->n_rows * queries->n_heads; i++) {
+        const int n = queries->n_pos + i / queries->n_heads;
+        attend_query(to, i, queries, first, n < end ? n : end, scratch);
+    }
 }
 
-static void sigmoid_mul(float *out, const float *x, const float *gate, int n)
+static void attn_merge(const bw_attn_sums *to, const bw_attn_sums *more, int d)
+{
+    const double max = fmax(*to->max, *more->max), keep = exp(*to->max - max), weight = exp(*more->max - max);
+    for (int i = 0; i < d; i++)
+        to->out[i] = (float)(to->out[i] * keep + more->out[i] * weight);
+    *to->sum = (float)(*to->sum * keep + *more->sum * weight);
+    *to->max = (float)max;
+}
+
+static void sigmoid_mul(float *out, const float *x, float scale, const float *gate, int n)
 {
     for (int i = 0; i < n; i++)
-        out[i] = (float)(x[i] * sigmoid(gate[i]));
+        out[i] = (float)((double)x[i] * scale * sigmoid(gate[i]));
 }
 
 /* ---- delta rule ------------------------------------------------------------------------------ */
@@ -179,6 +194,7 @@ void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k)
     k->store_f16 = store_f16;
     k->attend = attend;
     k->attn_scratch_bytes = attn_scratch_bytes;
+    k->attn_merge = attn_merge;
     k->sigmoid_mul = sigmoid_mul;
     k->delta_rows = delta_rows;
     k->conv_silu = conv_silu;
