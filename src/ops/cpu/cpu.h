@@ -87,17 +87,29 @@ typedef struct bw_cpu_kernels {
     int (*argmax)(const float *x, int n); /* ties: the lower index; NaN never; -1: all are NaN */
     /* sum of exp((x[i] - max) / temperature), x[i] <= max; NaN counts as 0 */
     double (*sum_exp)(const float *x, int n, float max, float temperature);
+
+    /* --- probes: what a thread reaches at this level when it does nothing else, for the benchmark --- */
+    /* Reads `bytes` (a multiple of 1024) once, in streams; returns something made of all of them. */
+    uint64_t (*probe_read)(const void *data, size_t bytes);
+    /* n rounds of the level's best int8 dot (of 3s and 5s), or float multiply-add, on registers, in enough
+     * independent chains to keep the units full. Return the multiply-adds done (an int8 product that is added
+     * is one); *sink gets a sum of the chains. */
+    uint64_t (*probe_int8)(uint64_t n, int32_t *sink);
+    uint64_t (*probe_f32)(uint64_t n, float *sink);
 } bw_cpu_kernels;
 
 /* Weakest first; a fill function overwrites only what it improves, so no entry is empty. */
 void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k);    /* matmul_ref.c: the first group above */
 void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention, delta rule, sampling */
+void bw_cpu_fill_ref_probe(bw_cpu_kernels *k);     /* probe_ref.c */
 void bw_cpu_fill_avx2_norm(bw_cpu_kernels *k);     /* norm_avx2.c: norms, rounding, silu */
 void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c: products */
 void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
+void bw_cpu_fill_avx2_probe(bw_cpu_kernels *k);    /* probe_avx2.c */
 void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k);   /* norm_avx512.c */
 void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
 void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
+void bw_cpu_fill_avx512_probe(bw_cpu_kernels *k);  /* probe_avx512.c */
 
 /* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL
  * when `wanted` is not a level or cannot run here. */

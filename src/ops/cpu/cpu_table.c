@@ -11,14 +11,16 @@
 static const struct level {
     const char *name;        /* what BW_CPU= accepts */
     bool (*runs_here)(void); /* the processor has it and the system saves its registers */
-    void (*fill[3])(bw_cpu_kernels *k);
+    void (*fill[4])(bw_cpu_kernels *k);
 } levels[] = {
-    { "ref", bw_cpu_is_any, { bw_cpu_fill_ref_matmul, bw_cpu_fill_ref_mixer } },
+    { "ref", bw_cpu_is_any, { bw_cpu_fill_ref_matmul, bw_cpu_fill_ref_mixer, bw_cpu_fill_ref_probe } },
 #if defined(__x86_64__)
-    { "avx2", bw_cpu_has_avx2_fma, { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_mixer } },
+    { "avx2",
+      bw_cpu_has_avx2_fma,
+      { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_mixer, bw_cpu_fill_avx2_probe } },
     { "avx512",
       bw_cpu_has_avx512_vnni,
-      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_mixer } },
+      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_mixer, bw_cpu_fill_avx512_probe } },
 #endif
 };
 
