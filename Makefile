@@ -61,11 +61,12 @@ THREAD := -fsanitize=thread -fno-omit-frame-pointer
 
 # ---- what there is -----------------------------------------------------------------------------
 
-LIB_SRC := $(filter-out src/cli/% src/server/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
+LIB_SRC := $(filter-out src/cli/% src/server/% src/bench/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
 ifneq ($(MACHINE),x86_64)
   LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
 endif
 SERVER_SRC := $(sort $(wildcard src/server/*.c))
+BENCH_SRC := $(sort $(wildcard src/bench/*.c))
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
 TEST_SRC := $(sort $(foreach d,unit ops property golden server,$(wildcard tests/$d/test_*.c)))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -75,6 +76,7 @@ SCRIPT_TESTS := $(sort $(wildcard tests/cli/*.sh tests/repo/*.sh tests/server/*.
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/shape_files.o
 SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
+BENCH_OBJ := $(BENCH_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
@@ -82,6 +84,7 @@ TEST_TOOLS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cli/*.c))) # wha
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
 LIB := $(BUILD)/libbellwether.a
 SERVER := $(BUILD)/libserver.a
+BENCH := $(BUILD)/libbench.a
 SHARED := $(BUILD)/libbellwether.so.$(VERSION)
 
 # The programs a user starts stand in the root; those of another build stay in its directory.
@@ -121,7 +124,7 @@ AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
 # What was built with other flags, or from other files, is stale: four stamps, rewritten on a change.
 $(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
-$(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(CLI_SRC)
+$(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(BENCH_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)
 $(BUILD)/shapes: STAMP = $(SHAPE_FILES)
 $(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes: FORCE
@@ -154,11 +157,16 @@ $(LIB): $(LIB_OBJ) $(BUILD)/sources
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(LIB_OBJ)
 
-# The program's alone: who links the library gets no sockets.
+# The program's alone: who links the library gets no sockets, and no benchmark.
 $(SERVER): $(SERVER_OBJ) $(BUILD)/sources
 	$(say) AR $@
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(SERVER_OBJ)
+
+$(BENCH): $(BENCH_OBJ) $(BUILD)/sources
+	$(say) AR $@
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(BENCH_OBJ)
 
 # The shared library exports what the installed header declares and nothing else.
 shared: $(SHARED)
@@ -169,7 +177,7 @@ $(SHARED): $(LIB_OBJ) $(BUILD)/exports.map $(BUILD)/sources
 	$(say) LD $@
 	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(BUILD)/exports.map -o $@ $(LIB_OBJ) $(LDLIBS_ALL)
 
-$(PROGRAM): $(CLI_OBJ) $(SERVER) $(LIB)
+$(PROGRAM): $(CLI_OBJ) $(SERVER) $(BENCH) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(CLI_LIBS)
 
@@ -220,7 +228,7 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 
 # ---- tests -------------------------------------------------------------------------------------
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(SERVER) $(LIB)
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(SERVER) $(BENCH) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) -lcmocka
 
@@ -292,3 +300,4 @@ clean:
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
     $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/bench/mixer_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
+-include $(wildcard $(BENCH_OBJ:.o=.d))

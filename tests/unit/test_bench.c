@@ -1,0 +1,220 @@
+/* What `bellwether bench` computes from what it measured: medians, and a step's bytes and multiply-adds,
+ * against numbers worked out by hand. */
+#include "lib/check.h"
+
+#include <math.h>
+
+#include "bench/machine.h"
+#include "bench/statistics.h"
+#include "bench/step_cost.h"
+#include "ops/cpu/cpu.h"
+
+/* ---- statistics ------------------------------------------------------------------------------ */
+
+static void check_summary(double *values, int n, double median, double smallest, double largest)
+{
+    const bw_summary s = bw_summary_of(values, n);
+    check_that(s.median == median && s.smallest == smallest && s.largest == largest, "got %g (%g..%g), want %g (%g..%g)",
+               s.median, s.smallest, s.largest, median, smallest, largest);
+}
+
+TEST(the_median_is_the_middle_and_the_spread_the_ends)
+{
+    check_summary((double[]){ 7 }, 1, 7, 7, 7);
+    check_summary((double[]){ 3, 1 }, 2, 2, 1, 3);
+    check_summary((double[]){ 5, 1, 100 }, 3, 5, 1, 100);
+    check_summary((double[]){ 4, 2, 8, 6 }, 4, 5, 2, 8);
+    check_summary((double[]){ -1, 0.5, 0.25, 3, -2 }, 5, 0.25, -2, 3);
+}
+
+/* ---- a model made of numbers ----------------------------------------------------------------- */
+
+static bw_config config;
+static bw_net net;
+static bw_net_layer layers[2];
+static bw_expert experts[8];
+
+static bw_weight matrix(bw_dtype type, int rows, int cols)
+{
+    return (bw_weight){ .type = type, .int8 = !bw_dtype_is_float(type), .rows = rows, .cols = cols };
+}
+
+static bw_expert mlp(void)
+{
+    return (bw_expert){ matrix(BW_Q4_0, 64, 256), matrix(BW_Q4_0, 64, 256), matrix(BW_Q4_0, 256, 64) };
+}
+
+static void attention_weights(bw_net_layer *layer)
+{
+    layer->attention = true;
+    layer->attn.q = matrix(BW_Q8_0, 256, 256);
+    layer->attn.k = layer->attn.v = matrix(BW_BF16, 64, 256);
+    layer->attn.o = matrix(BW_Q4_0, 256, 128);
+    layer->ffn = mlp();
+}
+
+/* A Gated DeltaNet layer, then one of attention: 2 query heads on 1 KV head of 64; 1 key head of 32, 2 value
+ * heads of 24, which are kept as 32; a vocabulary of 100. */
+static void make_model(bool moe)
+{
+    config = (bw_config){ .moe = moe, .hidden = 256, .n_layers = 2, .vocab = 100 };
+    net = (bw_net){ .config = &config, .layers = layers, .has_mtp = true };
+    net.attn = (bw_attn_shape){ .n_heads = 2, .n_kv_heads = 1, .head_dim = 64 };
+    net.gdn = (bw_gdn_shape){ .n_k_heads = 1, .n_v_heads = 2, .d_k = 32, .d_v = 24, .conv_width = 4, .conv_dim = 112 };
+    net.embed = net.head = matrix(BW_BF16, 100, 256);
+    layers[0] = layers[1] = (bw_net_layer){ 0 };
+    layers[0].gdn.qkv = matrix(BW_Q8_0, 112, 256);
+    layers[0].gdn.z = matrix(BW_Q8_0, 48, 256);
+    layers[0].gdn.a = layers[0].gdn.b = matrix(BW_F32, 2, 256);
+    layers[0].gdn.out = matrix(BW_BF16, 256, 48);
+    layers[0].ffn = mlp();
+    attention_weights(&layers[1]);
+    attention_weights(&net.mtp.layer);
+    net.mtp.fc = matrix(BW_Q8_0, 256, 512);
+    for (int e = 0; e < 8; e++)
+        experts[e] = mlp();
+    net.moe = (bw_moe_shape){ .n_experts = 8, .n_used = 2, .ffn = 64, .shared_ffn = 64 };
+    for (int i = 0; i < 2; i++) {
+        layers[i].moe.router = matrix(BW_F32, 8, 256);
+        layers[i].moe.experts = experts;
+        layers[i].moe.shared = mlp();
+    }
+}
+
+static void check_cost(const bw_cost_span *spans, int n_spans, bool mtp, double bytes, double int8_macs, double f32_macs)
+{
+    const bw_cost c = bw_cost_of_step(&net, BW_CODEC_F16, &(bw_cost_step){ .spans = spans, .n_spans = n_spans, .mtp = mtp });
+    check_that(c.bytes == bytes && c.int8_macs == int8_macs && c.f32_macs == f32_macs,
+               "%.17g bytes, %.17g int8, %.17g f32; want %.17g, %.17g, %.17g", c.bytes, c.int8_macs, c.f32_macs, bytes,
+               int8_macs, f32_macs);
+}
+
+/* Rows of Q8_0 take 34 bytes in 32 values, of Q4_0 18, of BF16 2 a value.
+ * attention: q 256 x 272 = 69,632, k and v 64 x 512 = 32,768 each, o 256 x 72 = 18,432; 153,600 bytes;
+ *            int8 65,536 + 32,768 a row, f32 2 x 16,384 a row;
+ *            a position's key and value 2 x 64 x 2 = 256 bytes; 2 heads x 64 x 2 = 256 f32 per row and position
+ * delta rule: qkv 112 x 272 = 30,464, z 48 x 272 = 13,056, a and b 2 x 1,024 each, out 256 x 96 = 24,576,
+ *            taps 112 x 4 x 4 = 1,792; 73,984 bytes; int8 28,672 + 12,288 a row, f32 2 x 512 + 12,288 a row;
+ *            state 2 x 32 x 32 and window 3 x 112 floats, read and written: 19,072 bytes;
+ *            3 x 2,048 + 448 = 6,592 f32 a row; a pending row 112 + 4 floats = 464 bytes
+ * MLP:       3 x 9,216 = 27,648 bytes, int8 49,152 a row
+ * head:      100 x 512 = 51,200 bytes, f32 25,600 a row; a row of the embedding 512 bytes */
+TEST(a_plain_step_reads_every_matrix_once)
+{
+    make_model(false);
+    const bw_cost_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    check_cost(&span, 1, false, 153600 + 10 * 256 + 256 + 73984 + 19072 + 2 * 27648 + 51200 + 512,
+               98304 + 40960 + 2 * 49152, 32768 + 11 * 256 + 13312 + 6592 + 25600);
+}
+
+TEST(a_verify_reads_the_same_matrices_and_multiplies_more)
+{
+    make_model(false);
+    /* 4 rows see 11 + 12 + 13 + 14 = 50 positions; 2 pending rows are applied, 3 become pending */
+    const bw_cost_span span = { .first_pos = 10, .n_rows = 4, .n_final = 1, .n_logits = 4, .n_pending = 2 };
+    check_cost(&span, 1, false, 153600 + 10 * 256 + 4 * 256 + 73984 + 19072 + 5 * 464 + 2 * 27648 + 51200 + 4 * 512,
+               4 * (98304 + 40960 + 2 * 49152), 4 * 32768 + 50 * 256 + 4 * 13312 + 6 * 6592 + 4 * 25600);
+}
+
+TEST(a_prompt_wants_one_row_of_logits_or_none)
+{
+    make_model(false);
+    const double body = 153600 + 73984 + 19072 + 2 * 27648;
+    const double int8 = 3 * (98304 + 40960 + 2 * 49152), f32 = 3 * 32768 + 6 * 256 + 3 * 13312 + 3 * 6592;
+    const bw_cost_span last = { .n_rows = 3, .n_final = 3, .n_logits = 1 }, inner = { .n_rows = 3, .n_final = 3 };
+    check_cost(&last, 1, false, body + 3 * 256 + 3 * 512 + 51200, int8, f32 + 25600);
+    check_cost(&inner, 1, false, body + 3 * 256 + 3 * 512, int8, f32);
+}
+
+TEST(sequences_share_matrices_and_have_a_state_each)
+{
+    make_model(false);
+    const bw_cost_span spans[] = { { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 },
+                                   { .first_pos = 100, .n_rows = 1, .n_final = 1, .n_logits = 1 } };
+    check_cost(spans, 2, false, 153600 + 110 * 256 + 2 * 256 + 73984 + 2 * 19072 + 2 * 27648 + 51200 + 2 * 512,
+               2 * (98304 + 40960 + 2 * 49152), 2 * 32768 + 112 * 256 + 2 * 13312 + 2 * 6592 + 2 * 25600);
+}
+
+TEST(f32_pages_are_twice_as_large)
+{
+    make_model(false);
+    const bw_cost_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const bw_cost_step step = { .spans = &span, .n_spans = 1 };
+    check(bw_cost_of_step(&net, BW_CODEC_F32, &step).bytes - bw_cost_of_step(&net, BW_CODEC_F16, &step).bytes == 11 * 256);
+}
+
+/* The head's keys: embedding 512, fc 256 x 544 = 139,264, k and v 65,536, written 256; int8 131,072, f32 32,768.
+ * A draft: q and o 88,064, MLP 27,648, head 51,200; int8 98,304 + 49,152, f32 25,600. */
+TEST(each_draft_reads_the_mtp_head_again)
+{
+    make_model(false);
+    const bw_cost_span plain = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const bw_cost base = bw_cost_of_step(&net, BW_CODEC_F16, &(bw_cost_step){ .spans = &plain, .n_spans = 1 });
+    const double keys = 512 + 139264 + 65536 + 256, draft = 88064 + 27648 + 51200;
+    bw_cost_span span = plain;
+    check_cost(&span, 1, true, base.bytes + keys, base.int8_macs + 131072, base.f32_macs + 32768);
+    span.n_chain = 2; /* sees 11 positions, then 12; the second draft writes its key first */
+    check_cost(&span, 1, true, base.bytes + 2 * keys + 2 * draft + 21 * 256, base.int8_macs + 2 * 131072 + 2 * 147456,
+               base.f32_macs + 2 * 32768 + 2 * 25600 + 23 * 256);
+}
+
+TEST(experts_are_read_as_often_as_rows_choose_them)
+{
+    check(fabs(bw_cost_distinct_experts(8, 2, 1) - 2) < 1e-12);
+    check(fabs(bw_cost_distinct_experts(8, 2, 2) - 3.5) < 1e-12); /* 8 (1 - (3/4)^2) */
+    check(fabs(bw_cost_distinct_experts(8, 8, 1) - 8) < 1e-12);
+    check(fabs(bw_cost_distinct_experts(256, 8, 1e6) - 256) < 1e-9);
+
+    make_model(true);
+    /* in each layer: router 8 x 1,024, shared MLP 27,648 and its gate 1,024, 3.5 experts; a row: int8 3 MLPs,
+     * f32 2,048 + 256 */
+    const bw_cost_span spans[] = { { .n_rows = 1, .n_final = 1 }, { .n_rows = 1, .n_final = 1 } };
+    check_cost(spans, 2, false, 153600 + 2 * 256 + 73984 + 2 * 19072 + 2 * 512 + 2 * (8192 + 27648 + 1024 + 3.5 * 27648),
+               2 * (98304 + 40960 + 2 * 3 * 49152), 2 * 32768 + 2 * 256 + 2 * 13312 + 2 * 6592 + 2 * 2 * 2304);
+}
+
+TEST(types_are_named_by_what_a_step_multiplies)
+{
+    double bytes[BW_DTYPE_COUNT];
+    make_model(false);
+    bw_cost_by_type(&net, bytes);
+    check(bytes[BW_Q8_0] == 69632 + 30464 + 13056 && bytes[BW_Q4_0] == 18432 + 2 * 27648);
+    check(bytes[BW_BF16] == 65536 + 24576 + 51200 && bytes[BW_F32] == 4096 && bytes[BW_Q6_K] == 0);
+}
+
+TEST(the_roofline_is_the_longer_of_moving_and_multiplying)
+{
+    const bw_cost cost = { .bytes = 1000, .int8_macs = 300, .f32_macs = 40 };
+    check(fabs(bw_cost_seconds(&cost, 100, 1000, 1000) - 10) < 1e-12);
+    check(fabs(bw_cost_seconds(&cost, 1e6, 10, 20) - 32) < 1e-12); /* 30 + 2: one unit does both */
+}
+
+/* ---- probes ---------------------------------------------------------------------------------- */
+
+TEST(limits_are_the_best_of_the_probes)
+{
+    bw_machine *machine;
+    bw_error err;
+    for (const char *const *level = bw_cpu_levels_here(); *level; level++) {
+        check_ok(bw_machine_create(&machine, *level, 2, &err), err);
+        for (int i = 0; i < 3; i++)
+            bw_machine_probe(machine);
+        const bw_machine_limits l = bw_machine_get(machine);
+        check_int(l.n_probes, 3);
+        check(l.buffer_bytes >= 1u << 26);
+        const bw_machine_limit all[] = { l.read_bytes, l.int8_macs, l.f32_macs };
+        for (int i = 0; i < 3; i++)
+            check_that(all[i].median > 1e6 && all[i].best >= all[i].median, "%s: probe %d: best %g, median %g", *level, i,
+                       all[i].best, all[i].median);
+        bw_machine_destroy(machine);
+    }
+    check_error(bw_machine_create(&machine, "avx9", 2, &err), BW_E_ARGUMENT, err, "avx9");
+    check(machine == NULL);
+}
+
+TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plain_step_reads_every_matrix_once),
+           ENTRY(a_verify_reads_the_same_matrices_and_multiplies_more), ENTRY(a_prompt_wants_one_row_of_logits_or_none),
+           ENTRY(sequences_share_matrices_and_have_a_state_each), ENTRY(f32_pages_are_twice_as_large),
+           ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(experts_are_read_as_often_as_rows_choose_them),
+           ENTRY(types_are_named_by_what_a_step_multiplies), ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
+           ENTRY(limits_are_the_best_of_the_probes))
