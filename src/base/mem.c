@@ -1,17 +1,21 @@
 /* mem.c - tagged allocation. A 64-byte header before each block holds its size and tag, so that
  * freeing needs neither and the block itself stays aligned for any vector load. Cleared blocks come
- * from calloc: large ones are mapped untouched, so a KV pool costs memory only as it fills. */
+ * from calloc: large ones are mapped untouched, so a KV pool costs memory only as it fills. Large blocks are mapped here,
+ * their header on a page before the first huge one. */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, madvise */
 #include "base/mem.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { HEADER = 64 };
 
 typedef struct header {
-    void *raw; /* what to free */
+    void *raw;     /* what to free */
+    size_t mapped; /* bytes to unmap there instead; 0: free */
     size_t bytes;
     bw_mem_tag tag;
 } header;
@@ -41,6 +45,14 @@ bool bw_mem_fail_at(long n)
     return atomic_exchange(&fail_countdown, n) < 0;
 }
 
+/* The block's header is written before it. */
+static void *count_in(char *block, void *raw, size_t mapped, size_t bytes, bw_mem_tag tag)
+{
+    *(header *)(block - HEADER) = (header){ raw, mapped, bytes, tag };
+    atomic_fetch_add_explicit(&used[tag], bytes, memory_order_relaxed);
+    return block;
+}
+
 static void *take(size_t bytes, bw_mem_tag tag, bool clear)
 {
     if (must_fail() || bytes > SIZE_MAX - 2 * HEADER)
@@ -49,9 +61,7 @@ static void *take(size_t bytes, bw_mem_tag tag, bool clear)
     if (!raw)
         return NULL;
     char *block = (char *)(((uintptr_t)raw + 2 * HEADER - 1) / HEADER * HEADER);
-    *(header *)(block - HEADER) = (header){ raw, bytes, tag };
-    atomic_fetch_add_explicit(&used[tag], bytes, memory_order_relaxed);
-    return block;
+    return count_in(block, raw, 0, bytes, tag);
 }
 
 void *bw_mem_alloc(size_t bytes, bw_mem_tag tag)
@@ -64,6 +74,23 @@ void *bw_mem_zalloc(size_t count, size_t size, bw_mem_tag tag)
     if (size && count > SIZE_MAX / size)
         return NULL;
     return take(count * size, tag, true);
+}
+
+void *bw_mem_alloc_large(size_t bytes, bw_mem_tag tag)
+{
+    const size_t mapped = bytes + 2 * (size_t)BW_MEM_HUGE; /* room to align, and for the header */
+    if (bytes < BW_MEM_HUGE)
+        return take(bytes, tag, true);
+    if (must_fail() || mapped < bytes)
+        return NULL;
+    char *raw = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED)
+        return NULL;
+    char *block = (char *)(((uintptr_t)raw + HEADER + BW_MEM_HUGE - 1) / BW_MEM_HUGE * BW_MEM_HUGE);
+#if defined(MADV_HUGEPAGE)
+    madvise(block, bytes / BW_MEM_HUGE * BW_MEM_HUGE, MADV_HUGEPAGE); /* the rest is less than a huge page */
+#endif
+    return count_in(block, raw, mapped, bytes, tag);
 }
 
 void *bw_mem_realloc(void *block, size_t bytes, bw_mem_tag tag)
@@ -83,7 +110,10 @@ void bw_mem_free(void *block)
         return;
     header *h = (header *)((char *)block - HEADER);
     atomic_fetch_sub_explicit(&used[h->tag], h->bytes, memory_order_relaxed);
-    free(h->raw);
+    if (h->mapped)
+        munmap(h->raw, h->mapped);
+    else
+        free(h->raw);
 }
 
 char *bw_mem_dup(const char *text, size_t n)

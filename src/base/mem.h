@@ -10,7 +10,7 @@
 
 typedef enum bw_mem_tag {
     BW_MEM_MISC,
-    BW_MEM_WEIGHTS, /* repacked or converted copies; mapped files do not count */
+    BW_MEM_WEIGHTS, /* packed or converted copies; mapped files do not count */
     BW_MEM_KV,
     BW_MEM_STATE,
     BW_MEM_CACHE,   /* the prefix cache: its tree and the room for checkpoints */
@@ -23,6 +23,10 @@ typedef enum bw_mem_tag {
 void *bw_mem_alloc(size_t bytes, bw_mem_tag tag);
 /* The same, cleared; also NULL when count * size overflows. */
 void *bw_mem_zalloc(size_t count, size_t size, bw_mem_tag tag);
+/* Cleared, and for large blocks: from BW_MEM_HUGE on they begin on a huge page and the system is asked to use such
+ * pages. Nothing is taken until it is touched, and then by whoever touches it first. */
+void *bw_mem_alloc_large(size_t bytes, bw_mem_tag tag);
+enum { BW_MEM_HUGE = 2 << 20 };
 /* Grows or shrinks keeping the contents; NULL leaves `block` valid. block may be NULL. */
 void *bw_mem_realloc(void *block, size_t bytes, bw_mem_tag tag);
 void bw_mem_free(void *block); /* takes NULL */

@@ -61,6 +61,30 @@ TEST(memory_is_counted_and_can_be_made_to_fail)
     bw_mem_free(first);
 }
 
+TEST(a_large_block_begins_on_a_huge_page_and_is_counted_and_zero)
+{
+    const uint64_t before = bw_mem_used(BW_MEM_WEIGHTS);
+    static const size_t sizes[] = { 0, 1000, BW_MEM_HUGE - 1, BW_MEM_HUGE, 3 * (size_t)BW_MEM_HUGE + 777 };
+    for (size_t i = 0; i < BW_COUNT(sizes); i++) {
+        unsigned char *p = bw_mem_alloc_large(sizes[i], BW_MEM_WEIGHTS);
+        check(p && (uintptr_t)p % (sizes[i] < BW_MEM_HUGE ? 64 : BW_MEM_HUGE) == 0);
+        check_int(bw_mem_used(BW_MEM_WEIGHTS) - before, sizes[i]);
+        for (size_t at = 0; at < sizes[i]; at += 4096)
+            check_int(p[at], 0);
+        memset(p, 1, sizes[i]);
+        p = bw_mem_realloc(p, sizes[i] + 10, BW_MEM_WEIGHTS);
+        check(p && (sizes[i] == 0 || (p[0] == 1 && p[sizes[i] - 1] == 1)));
+        bw_mem_free(p);
+        check_int(bw_mem_used(BW_MEM_WEIGHTS), before);
+    }
+    check(bw_mem_alloc_large(SIZE_MAX - 100, BW_MEM_WEIGHTS) == NULL);
+    check(bw_mem_alloc_large((size_t)1 << 62, BW_MEM_WEIGHTS) == NULL);
+    bw_mem_fail_at(1);
+    check(!bw_mem_alloc_large(10 * (size_t)BW_MEM_HUGE, BW_MEM_WEIGHTS));
+    check(bw_mem_fail_at(0));
+    check_int(bw_mem_used(BW_MEM_WEIGHTS), before);
+}
+
 TEST(messages_are_cut_on_a_character)
 {
     bw_error err;
@@ -133,5 +157,6 @@ TEST(control_characters_never_reach_a_message_or_the_log)
 
 TESTS_MAIN(ENTRY(every_f16_survives_the_way_through_f32), ENTRY(f32_rounds_to_the_nearest_f16_ties_to_even),
            ENTRY(bf16_rounds_to_nearest_even), ENTRY(memory_is_counted_and_can_be_made_to_fail),
+           ENTRY(a_large_block_begins_on_a_huge_page_and_is_counted_and_zero),
            ENTRY(messages_are_cut_on_a_character), ENTRY(messages_are_one_line_of_utf8_whatever_a_file_holds),
            ENTRY(what_is_no_utf8_never_reaches_a_message_or_the_log), ENTRY(control_characters_never_reach_a_message_or_the_log))
