@@ -78,7 +78,7 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
         x[i] = (float)(int64_t)random_bits() * 0x1p-63f;
     memset(y, 0, sizeof *y * (size_t)rows * MAX_N);
     if (bw_cpu_backend_create(&be, threads, level, &err) || be->ops->reserve(be, &limits, &err) ||
-        be->ops->place(be, &w, type, rows, COLS, data, int8, NULL, &err)) {
+        be->ops->place(be, &w, &(bw_place_args){ .type = type, .rows = rows, .cols = COLS, .host = data, .int8 = int8 }, &err)) {
         fprintf(stderr, "ops_bench: %s\n", err.message);
         goto done;
     }
@@ -92,6 +92,7 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
            (double)MAX_N * part.rows * COLS / many / 1e9);
     fflush(stdout);
     rc = 0;
+    be->ops->unplace(be, &w);
 done:
     if (be)
         be->ops->destroy(be);

@@ -71,15 +71,19 @@ typedef struct bw_model_options {
     const char *cpu_level;  /* "ref", "avx2", "avx512"; NULL: $BW_CPU, else the best here */
     bw_activations activations;
     bool ignore_mtp;        /* open although the MTP tensors are broken; then no drafts */
-    bool no_read_ahead;     /* weights are read when they are used: to plan, or to look around */
+    bool no_read_ahead;     /* weights that are not packed are read when they are used */
+    bool plan_only;         /* weights are neither read nor packed: bw_engine_plan works, bw_engine_create does not */
     /* Called on the calling thread, done from 0 to 1, while the weights are read. May be NULL. */
     void (*progress)(void *arg, double done);
     void *progress_arg;
 } bw_model_options;
 
 /* Opens a Hugging Face folder or a GGUF file (any part of a split one). options NULL: defaults.
- * Maps the weights and reads them once, so that the first step does not wait for the disk (where
- * they are larger than the free memory: not, and the log says so). *out keeps the files mapped. */
+ * Maps the weights and reads them once. Quantised matrices are copied without loss into the order that the
+ * processor's kernels read ("packed"; all but the embedding, and none at level ref or with f32 activations);
+ * the rest is touched, so that the first step does not wait for the disk (where all are larger than the free
+ * memory: not, and the log says so). *out keeps the files mapped.
+ * BW_E_MEMORY: the packed weights do not fit the free memory. */
 bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err);
 void bw_model_close(bw_model *model); /* takes NULL; engines made from it must be gone */
 
@@ -91,8 +95,10 @@ typedef struct bw_model_info {
     bool has_text;        /* a tokenizer came with it */
     const char *text_note;
     int n_tokens;         /* every token's id is below this; ids that are no tokens are never sampled */
-    uint64_t weight_bytes;
+    uint64_t weight_bytes;  /* in the files */
     double load_s;
+    uint64_t packed_bytes;  /* weights copied into the order of cpu_level's kernels; 0: none */
+    double pack_s;          /* of load_s: reading and copying those */
     int n_threads;
     const char *cpu_level, *cpu_name;
     bool int8_activations;    /* in use for at least one matrix */
@@ -205,7 +211,8 @@ typedef struct bw_engine_options {
 bw_engine_options bw_engine_defaults(void);
 
 typedef struct bw_memory_plan {
-    uint64_t weights;  /* mapped or loaded */
+    uint64_t weights;  /* copies, and what stays in the mapped files */
+    uint64_t packed;   /* of these, copies in the order of the kernels: memory of our own, taken when the model opens */
     uint64_t kv;       /* the page pool, the MTP head's pages included */
     uint64_t state;    /* recurrent slots with their pending rows */
     uint64_t scratch;  /* activations, logits, tables */

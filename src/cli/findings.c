@@ -98,7 +98,7 @@ static void add_problem(bw_findings *f, const char *format, ...)
 /* The plan comes from the engine itself, which wants an open model. */
 static void plan_memory(bw_findings *f, const char *path)
 {
-    const bw_model_options options = { .ignore_mtp = true, .no_read_ahead = true };
+    const bw_model_options options = { .ignore_mtp = true, .plan_only = true };
     bw_model *model;
     bw_error err = { 0 };
     bw_log_to(NULL, NULL); /* it would only say again what was said already */

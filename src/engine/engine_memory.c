@@ -209,7 +209,8 @@ static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memo
     const bw_op_limits limits = limits_of(net, o);
     const uint64_t page = page_bytes(net, o);
     *plan = (bw_memory_plan){ .context = o->context, .max_seqs = o->max_seqs, .max_rows = o->max_rows };
-    plan->weights = model->info.weight_bytes;
+    plan->packed = net->packed_bytes;
+    plan->weights = model->info.weight_bytes - net->packed_from + net->packed_bytes;
     plan->kv = page * (uint64_t)pool_pages(net, o);
     plan->kv_tokens = (int64_t)pool_pages(net, o) * BW_PAGE;
     plan->checkpoint_bytes = checkpoint_bytes(net);
@@ -250,7 +251,8 @@ bw_status bw_engine_plan(const bw_model *model, const bw_engine_options *options
     return st;
 }
 
-/* Refuses before anything is taken. Weights are mapped files and give way; the rest must be free. */
+/* Refuses before anything is taken. Weights are not asked for: those that are packed have their memory, the others
+ * are mapped files and give way. The rest must be free. */
 static bw_status check_memory(const bw_memory_plan *plan, bw_error *err)
 {
     const uint64_t available = bw_mem_available(), wanted = plan->kv + plan->state + plan->scratch + plan->cache;
@@ -338,6 +340,10 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->net = model->net;
     e->n_tokens = model->info.n_tokens;
     e->next_id = 1;
+    if (!model->net->placed) {
+        st = bw_fail(err, BW_E_ARGUMENT, "engine: %s was opened to plan with, without its weights", model->path);
+        goto fail;
+    }
     if ((st = resolve_options(model, options, &e->options, err)) || (st = check_sizes(model, &e->options, err)))
         goto fail;
     make_plan(model, &e->options, &e->plan);

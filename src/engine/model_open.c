@@ -14,32 +14,18 @@
 
 static const bw_model_options no_options = { 0 };
 
-/* Touches every page of the weight files, so that loading takes the time of the disk and the first
- * step none of it. A model larger than the free memory is left to be read as it is used. */
-static void read_ahead(const bw_model *m, const bw_model_options *o)
+/* Asks for the files from now on, so that the disk is ahead of those who copy them. What stays in the files and
+ * what is copied must fit the memory together, or it is read as it is used. */
+static bool read_ahead(const bw_model *m)
 {
-    enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
     const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
-    uint64_t done = 0;
-    if (o->no_read_ahead || m->synthetic)
-        return;
-    if (available && all > available) {
+    const bool fits = !available || all <= available;
+    if (!fits)
         bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
                "which is slow", m->path, (double)all / 0x1p30, (double)available / 0x1p30);
-        return;
-    }
-    bw_checkpoint_will_need(m->checkpoint);
-    for (int f = 0; f < bw_checkpoint_n_files(m->checkpoint); f++) {
-        const bw_map *map = bw_checkpoint_file_map(m->checkpoint, f);
-        for (uint64_t at = 0, page = 0; at < map->bytes; at += PAGE, page++) {
-            (void)*(const volatile unsigned char *)(map->data + at);
-            if (o->progress && page % PAGES_PER_REPORT == 0)
-                o->progress(o->progress_arg, (double)(done + at) / (double)all);
-        }
-        done += map->bytes;
-    }
-    if (o->progress)
-        o->progress(o->progress_arg, 1);
+    else
+        bw_checkpoint_will_need(m->checkpoint);
+    return fits;
 }
 
 /* What is opened: files at a path, or random weights. */
@@ -61,10 +47,14 @@ static bw_status open_weights(bw_model *m, const source *from, const bw_model_op
     if ((st = open_checkpoint(m, from, o, err)) || (st = bw_config_read(&m->config, m->checkpoint, err)) ||
         (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
         return st;
-    read_ahead(m, o);
-    if ((st = bw_cpu_backend_create(&m->backend, 1, m->cpu_level, err))) /* placing needs no threads */
+    const bool reads = !o->no_read_ahead && !o->plan_only && !m->synthetic && read_ahead(m);
+    if ((st = bw_cpu_backend_create(&m->backend, o->plan_only ? 1 : m->n_threads, m->cpu_level, err)))
         return st;
-    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, o->activations != BW_ACTIVATIONS_F32, err);
+    const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only, .touch = reads,
+                                     .checkpoint = m->checkpoint,
+                                     .returned = m->synthetic ? bw_checkpoint_bytes(m->checkpoint) : 0, .progress = reads ? o->progress : NULL,
+                                     .progress_arg = o->progress_arg };
+    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, &options, err);
 }
 
 /* "q4_k q6_k: integer dots; bf16: float" */
@@ -134,6 +124,7 @@ static void fill_info(bw_model *m, double load_s)
                                .has_mtp = m->net->has_mtp, .mtp_note = m->mtp_note, .has_text = m->text != NULL,
                                .text_note = m->text_note, .n_tokens = c->vocab,
                                .weight_bytes = m->weights.matrix_bytes + m->weights.vector_bytes, .load_s = load_s,
+                               .packed_bytes = m->net->placed ? m->net->packed_bytes : 0, .pack_s = m->net->pack_s,
                                .n_threads = m->n_threads, .cpu_level = m->backend->level, .cpu_name = bw_cpu_name(),
                                .int8_activations = m->net->int8, .multiply_note = m->multiply_note };
     if (m->text) {

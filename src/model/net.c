@@ -1,7 +1,11 @@
-/* net.c - places every matrix and copies every vector, in the order the forward pass reads them. */
+/* net.c - places every matrix and copies every vector, in the order the forward pass reads them. Engine thread;
+ * the backend packs in parallel. */
 #include "model/net.h"
 
 #include <string.h>
+
+#include "base/clock.h"
+#include "format/checkpoint.h"
 
 /* Every vector copied, so that release can find them. Matrices are found through the layers. */
 typedef struct bw_net_vectors {
@@ -10,31 +14,85 @@ typedef struct bw_net_vectors {
     size_t n, room;
 } vectors;
 
-/* The work of placing: first failure wins, later calls do nothing. */
+/* The work of placing, done twice: `counting` first, to know what the copies need together. The first failure
+ * wins, later calls do nothing. */
 typedef struct placer {
     bw_net *net;
-    bool int8;
+    const bw_weights *weights;
+    const bw_net_options *options;
+    bool counting;
+    uint64_t all, done; /* bytes of the matrices: of all, placed so far */
+    size_t used;        /* of net->packed */
     bw_status status;
     bw_error *err;
 } placer;
 
-static void place(placer *p, bw_weight *out, const bw_matrix *m)
+static void report(const placer *p, uint64_t done)
+{
+    if (p->options->progress && p->all)
+        p->options->progress(p->options->progress_arg, (double)done / (double)p->all);
+}
+
+static void touch(const placer *p, const unsigned char *data, uint64_t bytes)
+{
+    enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
+    for (uint64_t at = 0, page = 0; at < bytes; at += PAGE, page++) {
+        (void)*(const volatile unsigned char *)(data + at);
+        if (page % PAGES_PER_REPORT == 0)
+            report(p, p->done + at);
+    }
+}
+
+static void count(placer *p, const bw_place_args *args, uint64_t bytes)
+{
+    bw_net *net = p->net;
+    const char *note = NULL;
+    const uint64_t copy = net->backend->ops->place_bytes(net->backend, args, &note);
+    net->type_note[args->type] = note ? note : "float";
+    net->int8 |= args->int8;
+    net->packed_bytes += copy;
+    net->packed_from += copy ? bytes : 0;
+    p->all += bytes;
+}
+
+static void place_as(placer *p, bw_weight *out, const bw_matrix *m, bw_use use)
 {
     if (p->status)
         return;
-    bw_backend *be = p->net->backend;
-    const char *note = NULL;
-    const bool int8 = p->int8 && !bw_dtype_is_float(m->type);
-    p->status = be->ops->place(be, out, m->type, m->rows, m->cols, m->data, int8, &note, p->err);
+    bw_net *net = p->net;
+    const bool tied = use == BW_FOR_PRODUCTS && m->data == p->weights->embed.data; /* its bytes: the embedding's */
+    const uint64_t bytes = tied ? 0 : (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols);
+    const uint64_t start = bw_clock_ns();
+    bw_place_args args = { .type = m->type, .rows = m->rows, .cols = m->cols, .host = m->data, .use = use,
+                           .int8 = p->options->int8 && !bw_dtype_is_float(m->type) };
+    if (p->counting) {
+        count(p, &args, bytes);
+        return;
+    }
+    args.room = (unsigned char *)net->packed + p->used;
+    p->status = net->backend->ops->place(net->backend, out, &args, p->err);
     if (p->status)
         return;
-    p->net->type_note[m->type] = note ? note : "float";
-    p->net->int8 |= out->int8;
+    if (out->packed) {
+        p->used += (size_t)net->backend->ops->place_bytes(net->backend, &args, NULL);
+        net->pack_s += (double)(bw_clock_ns() - start) * 1e-9;
+        if (p->options->checkpoint)
+            bw_checkpoint_forget(p->options->checkpoint, m->data, bytes);
+    } else if (p->options->touch) {
+        touch(p, m->data, bytes);
+    }
+    p->done += bytes;
+    report(p, p->done);
+}
+
+static void place(placer *p, bw_weight *out, const bw_matrix *m)
+{
+    place_as(p, out, m, BW_FOR_PRODUCTS);
 }
 
 static const float *copy(placer *p, const float *host, size_t n)
 {
-    if (p->status)
+    if (p->status || p->counting)
         return NULL;
     vectors *v = p->net->vectors;
     bw_backend *be = p->net->backend;
@@ -96,7 +154,8 @@ static void place_layer(placer *p, bw_net_layer *out, const bw_layer_weights *w,
         return;
     }
     place(p, &out->moe.router, &w->moe.router);
-    out->moe.experts = bw_mem_zalloc((size_t)c->n_experts, sizeof *out->moe.experts, BW_MEM_WEIGHTS);
+    if (!out->moe.experts)
+        out->moe.experts = bw_mem_zalloc((size_t)c->n_experts, sizeof *out->moe.experts, BW_MEM_WEIGHTS);
     if (!out->moe.experts && !p->status)
         p->status = bw_fail_memory(p->err, "weights: list of experts", (size_t)c->n_experts * sizeof(bw_expert));
     for (int e = 0; e < c->n_experts && !p->status; e++)
@@ -119,17 +178,54 @@ static void set_shapes(bw_net *net)
                                    .shared_ffn = c->shared_ffn };
 }
 
+static void place_all(placer *p)
+{
+    const bw_config *config = p->net->config;
+    const bw_weights *weights = p->weights;
+    bw_net *net = p->net;
+    place_as(p, &net->embed, &weights->embed, BW_FOR_ROWS);
+    for (int i = 0; i < config->n_layers; i++)
+        place_layer(p, &net->layers[i], &weights->layers[i], config->attention[i]);
+    net->final_norm = copy(p, weights->final_norm, (size_t)config->hidden);
+    place(p, &net->head, &weights->head);
+    if (net->has_mtp) {
+        const bw_mtp_weights *m = &weights->mtp;
+        place(p, &net->mtp.fc, &m->fc);
+        net->mtp.norm_embedding = copy(p, m->norm_embedding, (size_t)config->hidden);
+        net->mtp.norm_hidden = copy(p, m->norm_hidden, (size_t)config->hidden);
+        place_layer(p, &net->mtp.layer, &m->layer, true);
+        net->mtp.norm = copy(p, m->norm, (size_t)config->hidden);
+    }
+}
+
+/* Room for all copies at once, refused before anything is read when the free memory cannot hold it. */
+static bw_status take_room(placer *p)
+{
+    bw_net *net = p->net;
+    const uint64_t free_now = bw_mem_available(), wanted = net->packed_bytes;
+    if (wanted == 0)
+        return BW_OK;
+    const bool fits = wanted <= SIZE_MAX && (free_now == 0 || wanted <= free_now + p->options->returned);
+    net->packed = fits ? net->backend->ops->alloc(net->backend, (size_t)wanted, BW_MEM_WEIGHTS) : NULL;
+    if (net->packed)
+        return BW_OK;
+    return bw_fail(p->err, BW_E_MEMORY, "weights: %.2f GiB of memory for the order that the %s kernels read are not to be had, "
+                   "%.2f GiB are free: make room, take a smaller quantisation, or compute in float from the file, slowly "
+                   "(--activations f32)", (double)wanted / 0x1p30, net->backend->level, (double)free_now / 0x1p30);
+}
+
 bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
-                        bool int8, bw_error *err)
+                        const bw_net_options *options, bw_error *err)
 {
     *out = NULL;
     bw_net *net = bw_mem_zalloc(1, sizeof *net, BW_MEM_MISC);
     if (!net)
         return bw_fail_memory(err, "weights", sizeof *net);
-    placer p = { .net = net, .int8 = int8, .err = err };
+    placer p = { .net = net, .weights = weights, .options = options, .counting = true, .err = err };
     net->config = config;
     net->backend = backend;
     set_shapes(net);
+    net->has_mtp = weights->mtp_state == BW_MTP_COMPLETE;
     net->layers = bw_mem_zalloc((size_t)config->n_layers, sizeof *net->layers, BW_MEM_MISC);
     net->vectors = bw_mem_zalloc(1, sizeof *net->vectors, BW_MEM_MISC);
     if (!net->layers || !net->vectors) {
@@ -138,19 +234,11 @@ bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights 
     }
     net->vectors->backend = backend;
 
-    place(&p, &net->embed, &weights->embed);
-    for (int i = 0; i < config->n_layers; i++)
-        place_layer(&p, &net->layers[i], &weights->layers[i], config->attention[i]);
-    net->final_norm = copy(&p, weights->final_norm, (size_t)config->hidden);
-    place(&p, &net->head, &weights->head);
-    net->has_mtp = weights->mtp_state == BW_MTP_COMPLETE;
-    if (net->has_mtp) {
-        const bw_mtp_weights *m = &weights->mtp;
-        place(&p, &net->mtp.fc, &m->fc);
-        net->mtp.norm_embedding = copy(&p, m->norm_embedding, (size_t)config->hidden);
-        net->mtp.norm_hidden = copy(&p, m->norm_hidden, (size_t)config->hidden);
-        place_layer(&p, &net->mtp.layer, &m->layer, true);
-        net->mtp.norm = copy(&p, m->norm, (size_t)config->hidden);
+    place_all(&p);
+    if (!p.status && !options->plan_only && !(p.status = take_room(&p))) {
+        p.counting = false;
+        place_all(&p);
+        net->placed = true;
     }
     if (p.status) {
         bw_net_destroy(net);
@@ -197,6 +285,7 @@ void bw_net_destroy(bw_net *net)
             be->ops->free(be, net->vectors->blocks[i]);
         bw_mem_free(net->vectors->blocks);
     }
+    be->ops->free(be, net->packed);
     bw_mem_free(net->vectors);
     bw_mem_free(net->layers);
     bw_mem_free(net);

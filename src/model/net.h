@@ -1,8 +1,9 @@
 /* net.h - a checkpoint placed on a backend: what the forward pass multiplies with.
  *
- * Immutable once made and shared by every engine on this kind of backend. Matrices are placed (on a
- * CPU: stay in the mapped file), vectors are copied to backend memory. Knows no thread, socket or
- * file. */
+ * Immutable once made and shared by every engine on this kind of backend. Matrices are placed: in the
+ * order that the backend's kernels read (all in one block of its memory), or, where they read that of
+ * the file, where they are in the mapped file. Vectors are copied to backend memory. Knows no thread,
+ * socket or file, but for telling the checkpoint which of its bytes were copied. */
 #ifndef BW_MODEL_NET_H
 #define BW_MODEL_NET_H
 
@@ -48,12 +49,26 @@ typedef struct bw_net {
     bool int8;                              /* some matrix rounds its activations */
     const char *type_note[BW_DTYPE_COUNT];  /* how each type present is multiplied, or NULL */
     struct bw_net_vectors *vectors;         /* what release frees */
+    bool placed;                            /* false: there is nothing to compute with, only to plan with */
+    void *packed;                           /* the matrices' copies, one after another */
+    uint64_t packed_bytes, packed_from;     /* of the copies; of the file's bytes that nobody reads any more */
+    double pack_s;                          /* time it took to read and copy them */
 } bw_net;
 
-/* int8: quantised matrices round their activations to int8 (a float matrix never does). Borrows
- * config, weights and backend until destroy. On failure *out is NULL. */
+typedef struct bw_net_options {
+    bool int8;      /* quantised matrices round their activations to int8 (a float matrix never does) */
+    bool plan_only; /* counts what would be placed, reads and copies nothing */
+    bool touch;     /* reads every page of the matrices that are not copied, so that the first step waits for none */
+    const bw_checkpoint *checkpoint; /* what the weights were resolved from; NULL: nobody is told what was copied */
+    uint64_t returned; /* bytes that come free again while matrices are copied */
+    void (*progress)(void *arg, double done); /* from 0 to 1 over the matrices' bytes; may be NULL */
+    void *progress_arg;
+} bw_net_options;
+
+/* Borrows config, weights and backend until destroy. BW_E_MEMORY: the copies do not fit the free memory; err
+ * names both sizes. On failure *out is NULL. */
 bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights *weights, bw_backend *backend,
-                        bool int8, bw_error *err);
+                        const bw_net_options *options, bw_error *err);
 void bw_net_destroy(bw_net *net); /* takes NULL */
 
 /* The largest sizes a step of this net brings, for bw_ops.reserve. */

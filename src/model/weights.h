@@ -1,7 +1,7 @@
 /* weights.h - every tensor of a checkpoint matched to its place in the model.
  *
- * Matrices stay where they are (usually in the mapped file, in their packed type); a bw_matrix is
- * a borrowed view. Vectors are small and read by everybody: they are converted to f32 here, with
+ * Matrices are not touched: a bw_matrix is a borrowed view of the mapped file, and net.h copies it if
+ * the backend wants another order. Vectors are small and read by everybody: they are converted to f32 here, with
  * the conventions of the container undone, so that nobody above needs to know which container it
  * was. Lives as long as the checkpoint it was resolved from.
  *

@@ -39,9 +39,27 @@ typedef struct bw_backend bw_backend;
 typedef struct bw_weight {
     bw_dtype type; /* as in the file; a backend may have repacked it without loss */
     bool int8;     /* activations are rounded to int8 in groups of 32 before it */
+    bool packed;   /* data is in an order of the backend's own, not the file's */
     int rows, cols;
     const void *data;
+    void *own;     /* what unplace gives back, or NULL */
 } bw_weight;
+
+typedef enum bw_use {
+    BW_FOR_PRODUCTS, /* a factor of products */
+    BW_FOR_ROWS      /* the table whose rows `embed` reads */
+} bw_use;
+
+/* A matrix of a file that is to be placed. */
+typedef struct bw_place_args {
+    bw_dtype type;
+    int rows, cols;
+    const void *host; /* as the file has it, no alignment promised; NULL for place_bytes */
+    bool int8;        /* round activations; a float matrix never does */
+    bw_use use;
+    void *room;       /* for the copy: place_bytes of backend memory, 64-byte aligned, that outlive the weight;
+                       * NULL: place takes memory, unplace gives it back */
+} bw_place_args;
 
 /* A row of the batch: the token at position `pos` of the sequence in `slot`. */
 typedef struct bw_row {
@@ -272,10 +290,12 @@ typedef struct bw_ops {
     void (*copy)(bw_backend *be, void *dst, const void *src, size_t bytes); /* both backend memory, apart */
     void (*sync)(bw_backend *be); /* the end of a step: the host may look */
 
-    /* Takes a matrix of a file. The host data must outlive the weight. int8: round activations.
-     * note (may be NULL): how this type is multiplied, static text such as "integer dots" */
-    bw_status (*place)(bw_backend *be, bw_weight *out, bw_dtype type, int rows, int cols, const void *host,
-                       bool int8, const char **note, bw_error *err);
+    /* Bytes of the copy that place would make; 0: the weight stays in the host's data. note (may be NULL): how
+     * this type is multiplied, static text such as "integer dots". */
+    uint64_t (*place_bytes)(const bw_backend *be, const bw_place_args *args, const char **note);
+    /* Takes a matrix. Host data that is not copied must outlive the weight.
+     * BW_E_FORMAT: no whole number of blocks in a row. BW_E_MEMORY: none for the copy, where room is NULL. */
+    bw_status (*place)(bw_backend *be, bw_weight *out, const bw_place_args *args, bw_error *err);
     void (*unplace)(bw_backend *be, bw_weight *weight);
 
     /* Scratch for all operations up to these limits; again replaces the old. The bytes a backend of

@@ -283,7 +283,7 @@ TEST(embed_and_gather_copy_the_rows_they_are_told)
     be->ops->destroy(be);
 }
 
-TEST(a_matrix_is_placed_where_it_is)
+TEST(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is)
 {
     bw_error err;
     bw_backend *be;
@@ -291,15 +291,21 @@ TEST(a_matrix_is_placed_where_it_is)
     const char *note;
     const float data[64] = { 0 };
     check_ok(bw_cpu_backend_create(&be, 1, NULL, &err), err);
-    check_ok(be->ops->place(be, &w, BW_Q8_0, 1, 64, data, true, &note, &err), err);
-    check(w.data == data && w.int8 && w.rows == 1 && w.cols == 64);
-    check_str(note, "integer dots");
-    check_ok(be->ops->place(be, &w, BW_F32, 1, 40, data, true, &note, &err), err);
-    check(!w.int8); /* floats are never multiplied by rounded rows */
+    bw_place_args floats = { .type = BW_F32, .rows = 1, .cols = 40, .host = data, .int8 = true };
+    check_int(be->ops->place_bytes(be, &floats, &note), 0);
     check_str(note, "float");
-    check_ok(be->ops->place(be, &w, BW_Q4_K, 1, 256, data, false, &note, &err), err);
+    check_ok(be->ops->place(be, &w, &floats, &err), err);
+    check(w.data == data && !w.packed && !w.own && w.rows == 1 && w.cols == 40);
+    check(!w.int8); /* floats are never multiplied by rounded rows */
+    bw_place_args widened = { .type = BW_Q4_K, .rows = 1, .cols = 256, .host = data };
+    check_int(be->ops->place_bytes(be, &widened, &note), 0);
     check_str(note, "widened to float");
-    check_error(be->ops->place(be, &w, BW_Q4_K, 1, 64, data, true, &note, &err), BW_E_FORMAT, err, "q4_k", "64", "256");
+    check_ok(be->ops->place(be, &w, &widened, &err), err);
+    check(w.data == data && !w.packed && !w.int8);
+    bw_place_args odd = { .type = BW_Q4_K, .rows = 1, .cols = 64, .host = data, .int8 = true };
+    check_int(be->ops->place_bytes(be, &odd, &note), 0);
+    check_str(note, "integer dots");
+    check_error(be->ops->place(be, &w, &odd, &err), BW_E_FORMAT, err, "q4_k", "64", "256");
     be->ops->unplace(be, &w);
     be->ops->destroy(be);
 }
@@ -357,5 +363,5 @@ TESTS_MAIN(ENTRY(float_products_of_every_type_are_near_the_exact_sums),
            ENTRY(int8_products_of_every_type_are_near_the_exact_sums), ENTRY(wide_rows_are_multiplied_like_narrow_ones),
            ENTRY(extreme_codes_do_not_saturate), ENTRY(project_is_norm_then_products_on_any_number_of_threads),
            ENTRY(ffn_up_and_project_add_compose_their_parts), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
-           ENTRY(a_matrix_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
+           ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
            ENTRY(creating_and_reserving_survive_any_failed_allocation), ENTRY(reserve_takes_the_bytes_it_announced))

@@ -43,7 +43,10 @@ typedef struct bw_cpu_kernels {
     void (*rms_norm)(float *out, const float *x, const float *w, int n, int d, float eps);
     void (*quantize)(const bw_q8_rows *out, const float *x, int n, int cols);
     /* y[r * y_stride + o] (+)= sum_c W[first + o][c] * x[r][c], o < n_out, r < n.
-     * _float: any type, widened to f32. _int8: quantised types only. scratch: see scratch_bytes. */
+     * _float: any type as the file has it, widened to f32. _int8: quantised types, packed if `packs` is set
+     * (pack.h; first is then a multiple of 16), else as the file has them; w->packed says the same.
+     * scratch: see scratch_bytes. */
+    bool packs;
     void (*matmul_float)(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const float *x, int n,
                          bool add, void *scratch);
     void (*matmul_int8)(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
@@ -162,10 +165,11 @@ bw_cpu_needs bw_cpu_attn_needs(const bw_cpu_kernels *k, const bw_op_limits *limi
 bw_cpu_needs bw_cpu_gdn_needs(const bw_cpu_kernels *k, const bw_op_limits *limits);    /* gdn_cpu.c */
 bw_cpu_needs bw_cpu_sample_needs(const bw_cpu_kernels *k, const bw_op_limits *limits); /* sample_cpu.c */
 
-/* The operations, as in ops.h. matmul_cpu.c: */
-bw_status bw_cpu_place(bw_backend *be, bw_weight *out, bw_dtype type, int rows, int cols, const void *host, bool int8,
-                       const char **note, bw_error *err);
+/* The operations, as in ops.h. place_cpu.c: */
+uint64_t bw_cpu_place_bytes(const bw_backend *be, const bw_place_args *args, const char **note);
+bw_status bw_cpu_place(bw_backend *be, bw_weight *out, const bw_place_args *args, bw_error *err);
 void bw_cpu_unplace(bw_backend *be, bw_weight *weight);
+/* matmul_cpu.c */
 void bw_cpu_embed(bw_backend *be, float *x, const bw_weight *table, const bw_sequences *seqs, const bw_row *rows,
                   int n_rows, int ahead);
 void bw_cpu_gather(bw_backend *be, float *dst, const float *src, const int32_t *index, int n, int width);

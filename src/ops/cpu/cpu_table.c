@@ -50,7 +50,7 @@ const char *const *bw_cpu_levels_here(void)
 static void *backend_alloc(bw_backend *be, size_t bytes, bw_mem_tag tag)
 {
     (void)be;
-    return bw_mem_zalloc(1, bytes, tag);
+    return tag == BW_MEM_WEIGHTS ? bw_mem_alloc_large(bytes, tag) : bw_mem_zalloc(1, bytes, tag);
 }
 
 static void backend_free(bw_backend *be, void *block)
@@ -173,6 +173,7 @@ static const bw_ops table = {
     .zero = backend_zero,
     .copy = backend_copy,
     .sync = backend_sync,
+    .place_bytes = bw_cpu_place_bytes,
     .place = bw_cpu_place,
     .unplace = bw_cpu_unplace,
     .reserve_bytes = backend_reserve_bytes,

@@ -1,33 +1,14 @@
-/* matmul_cpu.c - weights, rows of the embedding, norms and products as operations. Engine thread. */
+/* matmul_cpu.c - rows of the embedding, norms and products as operations. Engine thread. */
 #include <string.h>
 
 #include "base/dequant.h"
 #include "ops/cpu/products.h"
 
-bw_status bw_cpu_place(bw_backend *be, bw_weight *out, bw_dtype type, int rows, int cols, const void *host, bool int8,
-                       const char **note, bw_error *err)
-{
-    (void)be;
-    const bw_dtype_info *info = bw_dtype_get(type);
-    if (rows < 1 || cols < 1 || cols % info->elements != 0)
-        return bw_fail(err, BW_E_FORMAT, "a %s matrix of %d rows by %d columns cannot be: its rows are blocks of %d values",
-                       info->name, rows, cols, info->elements);
-    *out = (bw_weight){ .type = type, .int8 = int8 && !bw_dtype_is_float(type), .rows = rows, .cols = cols, .data = host };
-    if (note)
-        *note = out->int8 ? "integer dots" : bw_dtype_is_float(type) ? "float" : "widened to float";
-    return BW_OK;
-}
-
-void bw_cpu_unplace(bw_backend *be, bw_weight *weight)
-{
-    (void)be;
-    *weight = (bw_weight){ 0 };
-}
-
 void bw_cpu_embed(bw_backend *be, float *x, const bw_weight *table, const bw_sequences *seqs, const bw_row *rows,
                   int n_rows, int ahead)
 {
     (void)be;
+    assert(!table->packed);
     const size_t row_bytes = bw_dtype_row_bytes(table->type, (uint64_t)table->cols);
     for (int i = 0; i < n_rows; i++) {
         assert(rows[i].pos + ahead < seqs->context);
