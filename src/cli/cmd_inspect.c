@@ -149,7 +149,10 @@ static void print_memory(const bw_findings *f)
 {
     const bw_memory_plan *p = &f->plan;
     printf("\nmemory for one sequence of %d tokens, KV %s\n", p->context, f->engine.kv == BW_KV_F32 ? "f32" : "f16");
-    printf("  weights  %10s\n", size_text(p->weights));
+    printf("  weights  %10s", size_text(p->weights));
+    if (p->packed)
+        printf("  %s of them packed for this processor, the rest mapped", size_text(p->packed));
+    printf("\n");
     printf("  KV       %10s  %" PRIu64 " bytes a token\n", size_text(p->kv), p->kv_bytes_per_token);
     printf("  state    %10s\n", size_text(p->state));
     printf("  scratch  %10s\n", size_text(p->scratch));
@@ -307,6 +310,7 @@ static struct json_object *memory_json(const bw_findings *f)
     add_int(out, "context", f->plan.context);
     add_text(out, "kv_type", f->engine.kv == BW_KV_F32 ? "f32" : "f16");
     json_object_object_add(out, "weights", json_object_new_uint64(f->plan.weights));
+    json_object_object_add(out, "packed", json_object_new_uint64(f->plan.packed));
     json_object_object_add(out, "kv", json_object_new_uint64(f->plan.kv));
     json_object_object_add(out, "kv_per_token", json_object_new_uint64(f->plan.kv_bytes_per_token));
     json_object_object_add(out, "state", json_object_new_uint64(f->plan.state));

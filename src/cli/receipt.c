@@ -80,6 +80,13 @@ static void print_computing(const bw_receipt *r)
         fprintf(stderr, "prompt in one chunk\n");
 }
 
+static void print_packing(const bw_receipt *r)
+{
+    if (r->info->packed_bytes)
+        fprintf(stderr, "  weights    packed for %s: %.2f GiB in %.2f s\n", r->info->cpu_level, (double)r->info->packed_bytes / 0x1p30,
+                r->info->pack_s);
+}
+
 static void print_memory(const bw_receipt *r)
 {
     static const double mib = 1024.0 * 1024.0;
@@ -125,6 +132,7 @@ void bw_receipt_print(const bw_receipt *r)
         fprintf(stderr, ", %d answers\n", r->n_answers);
     print_drafts(r);
     print_computing(r);
+    print_packing(r);
     print_memory(r);
     print_sampling(r);
 }
@@ -189,6 +197,7 @@ static struct json_object *memory_json(const bw_memory_plan *plan)
 {
     struct json_object *out = json_object_new_object();
     json_object_object_add(out, "weights", json_object_new_uint64(plan->weights));
+    json_object_object_add(out, "packed", json_object_new_uint64(plan->packed));
     json_object_object_add(out, "kv", json_object_new_uint64(plan->kv));
     json_object_object_add(out, "state", json_object_new_uint64(plan->state));
     json_object_object_add(out, "scratch", json_object_new_uint64(plan->scratch));
@@ -212,6 +221,7 @@ struct json_object *bw_receipt_json(const bw_receipt *r)
     json_object_object_add(out, "prefill_s", bw_json_number(r->prefill_s, 6));
     json_object_object_add(out, "decode_s", bw_json_number(r->decode_s, 6));
     json_object_object_add(out, "load_s", bw_json_number(info->load_s, 6));
+    json_object_object_add(out, "pack_s", bw_json_number(info->pack_s, 6));
     json_object_object_add(out, "threads", json_object_new_int(info->n_threads));
     json_object_object_add(out, "cpu", json_object_new_string(info->cpu_level));
     json_object_object_add(out, "cpu_name", bw_json_text(info->cpu_name));

@@ -8,7 +8,7 @@
 
 typedef struct bw_memory_wish {
     uint64_t available;       /* bytes the system could give; 0: unknown */
-    uint64_t weights;         /* mapped files: their pages count as available, yet must stay */
+    uint64_t weights;         /* in mapped files: their pages count as available, yet must stay */
     uint64_t scratch;         /* whatever the number of sequences */
     uint64_t context_bytes;   /* pages of one full context */
     uint64_t sequence_bytes;  /* recurrent state of a sequence */

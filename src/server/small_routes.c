@@ -256,6 +256,7 @@ static void add_memory(struct json_object *to, const bw_server *server)
     const bw_loaded *loaded = server->loaded;
     struct json_object *out = add_object(to, "memory_plan");
     add_int(out, "weights", (int64_t)plan->weights);
+    add_int(out, "packed", (int64_t)plan->packed);
     add_int(out, "kv", (int64_t)plan->kv);
     add_int(out, "state", (int64_t)plan->state);
     add_int(out, "scratch", (int64_t)plan->scratch);

@@ -52,6 +52,9 @@ static void print_computing(const printer *p, const bw_server *server)
 static void print_memory(const printer *p, const bw_server *server)
 {
     const bw_memory_plan *plan = bw_engine_get_plan(server->engine);
+    const bw_model_info *info = bw_model_get_info(server->model);
+    if (info->packed_bytes)
+        line(p, "  weights    packed for %s: %.2f GiB in %.2f s", info->cpu_level, (double)info->packed_bytes / 0x1p30, info->pack_s);
     line(p, "  memory     %.1f MiB planned: weights %.1f, KV %.1f, state %.1f, scratch %.1f, checkpoints up to %.1f",
          mib(plan->total), mib(plan->weights), mib(plan->kv), mib(plan->state), mib(plan->scratch), mib(plan->cache));
     line(p, "  room       context %d tokens, %d sequence%s at a time, %llu tokens of KV for all; %d requests may wait",
