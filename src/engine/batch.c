@@ -105,6 +105,7 @@ static bool wants_head(const bw_engine *e, const bw_sequence *s)
 static void count_rows(bw_step_info *info, const bw_sequence *s)
 {
     info->rows += s->plan_rows;
+    info->simulated |= s->usage.simulated;
     if (bw_sequence_in_prompt(s)) {
         info->prefill_rows += s->plan_rows;
         info->n_prefill++;

@@ -60,6 +60,8 @@ typedef struct bw_results {
     bw_logprob *score_top; /* [max_rows, BW_MAX_LOGPROBS] */
 } bw_results;
 
+typedef struct bw_simulation bw_simulation;
+
 struct bw_engine {
     bw_model *model;
     const bw_net *net;
@@ -106,6 +108,7 @@ struct bw_engine {
     bool warned_head;
     bw_step_info last_step;
     bw_engine_stats stats; /* the counters; gauges are counted when asked */
+    bw_simulation *simulation; /* NULL, but in a measurement that imposes something: simulate.h */
 };
 
 /* engine.c: gives back pages and slot, if it has any, and frees the entry. */
@@ -132,6 +135,14 @@ bw_status bw_step_settle(bw_engine *e, double seconds, bw_error *err);
  * s has a slot and page array, and a free page; sets n_rows, n_pages, resume_at, and at its first
  * start what the usage says of the cache. */
 void bw_resume(bw_engine *e, bw_sequence *s);
+/* simulate.c: draws how many drafts are accepted, where that is imposed, for the spans of e->host; before they run. */
+void bw_simulate_plan(bw_engine *e);
+/* simulate.c: for bw_accept_args, in backend memory; NULL: nothing is imposed. */
+const int32_t *bw_simulate_imposed(const bw_engine *e);
+/* simulate.c: s, which is about to start, gets its pages and state filled up to its simulated depth. */
+void bw_simulate_fill(bw_engine *e, bw_sequence *s);
+void bw_simulate_destroy(bw_engine *e);
+
 /* resume.c: looks only. */
 bw_prefix_match bw_resume_look(bw_engine *e, const bw_sequence *s);
 /* resume.c: the next position at which the prefill of s ends a span because its state is to be saved;

@@ -377,6 +377,7 @@ void bw_engine_destroy(bw_engine *e)
         if (e->sequences[i].id)
             bw_sequence_end(e, &e->sequences[i]);
     bw_prefix_tree_destroy(e->tree);
+    bw_simulate_destroy(e);
     free_tables(e);
     bw_pages_destroy(e->pages);
     bw_slots_destroy(e->slots);

@@ -60,6 +60,8 @@ void bw_resume(bw_engine *e, bw_sequence *s)
         if (match.position > 0)
             restore(e, s, &match);
     }
+    if (s->simulated_depth > 0)
+        bw_simulate_fill(e, s);
     /* Two requests have now parted at miss_at: there a third one may begin. */
     s->fork_at = match.miss == BW_MISS_NO_CHECKPOINT && match.miss_at >= match.position + BW_PAGE ? match.miss_at : 0;
     if (s->started)

@@ -51,6 +51,7 @@ typedef struct bw_sequence {
     bool loop_guard;
     int min_tokens; /* the guard, too, waits for them */
     bool cached; /* reads and writes the prefix cache */
+    int simulated_depth; /* it starts as though so many rows had been computed; 0: no (simulate.h) */
     int priority;
     bw_usage usage;
 

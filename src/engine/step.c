@@ -61,7 +61,8 @@ static void accept_drafts(bw_engine *e)
 {
     e->backend->ops->accept(e->backend, &(bw_accept_args){
         .seqs = &e->seqs, .spans = e->device.spans, .n_spans = e->host.n_spans,
-        .sampled = e->device_result.sampled, .n_accepted = e->device_result.n_accepted,
+        .sampled = e->device_result.sampled, .imposed = bw_simulate_imposed(e),
+        .n_accepted = e->device_result.n_accepted,
         .draft_spans = e->device.chain_spans, .n_draft_spans = e->host.n_chains, .draft_index = e->draft_index,
         .draft_rows = e->draft_rows });
 }
@@ -152,6 +153,7 @@ void bw_step_run(bw_engine *e)
 {
     const bw_batch batch = batch_of(e);
     upload_tables(e);
+    bw_simulate_plan(e);
     if (e->host.mtp && e->host.n_resumed > 0)
         resume_head(e, &batch);
     bw_forward(e->net, e->backend, &batch, &e->buf);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/chance.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "format/checkpoint_parts.h"
@@ -43,41 +44,16 @@ struct bw_synthetic {
     place *places; /* [n_tensors + 1] */
 };
 
-/* ---- chance -------------------------------------------------------------------------------------- */
-
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-static uint64_t draw(uint64_t *state)
-{
-    return mix(*state += 0x9E3779B97F4A7C15u);
-}
-
-static double uniform(uint64_t *state)
-{
-    return ((double)(draw(state) >> 11) + 0.5) * 0x1p-53;
-}
-
-static double normal(uint64_t *state)
-{
-    const double radius = sqrt(-2 * log(uniform(state)));
-    return radius * cos(6.283185307179586 * uniform(state));
-}
-
 /* ---- values -------------------------------------------------------------------------------------- */
 
 static float small_value(bw_shape_kind kind, uint64_t cols, uint64_t *state)
 {
     switch (kind) {
-    case BW_SHAPE_MATRIX: return (float)(normal(state) / sqrt((double)cols));
-    case BW_SHAPE_NORM: return (float)(1 + 0.1 * normal(state));
-    case BW_SHAPE_CONV: return (float)(0.5 * normal(state));
-    case BW_SHAPE_DECAY: return -(float)exp(uniform(state) * log(16.0));  /* -A, A from 1 to 16 */
-    default: return (float)log(expm1(exp(log(0.001) + uniform(state) * log(100.0)))); /* softplus of it: 0.001 to 0.1 */
+    case BW_SHAPE_MATRIX: return (float)(bw_chance_normal(state) / sqrt((double)cols));
+    case BW_SHAPE_NORM: return (float)(1 + 0.1 * bw_chance_normal(state));
+    case BW_SHAPE_CONV: return (float)(0.5 * bw_chance_normal(state));
+    case BW_SHAPE_DECAY: return -(float)exp(bw_chance_uniform(state) * log(16.0));  /* -A, A from 1 to 16 */
+    default: return (float)log(expm1(exp(log(0.001) + bw_chance_uniform(state) * log(100.0)))); /* softplus of it: 0.001 to 0.1 */
     }
 }
 
@@ -132,7 +108,7 @@ static bw_status draw_blocks(bw_synthetic *s, bw_error *err)
     if (!drawn)
         return bw_fail_memory(err, "synthetic values", 2 * DRAWN * sizeof *drawn);
     for (int i = 0; i < DRAWN; i++)
-        drawn[i] = (float)normal(&state);
+        drawn[i] = (float)bw_chance_normal(&state);
     for (int i = 0; !st && i < s->plan.n; i++)
         if (is_dealt(&s->plan.tensors[i]) && !find_blocks(s, &s->plan.tensors[i]))
             st = pack_blocks(s, &s->plan.tensors[i], drawn, drawn + DRAWN, err);
@@ -148,7 +124,7 @@ static void deal(unsigned char *out, const bw_shape_tensor *t, const unsigned ch
     uint64_t chance = 0;
     for (uint64_t i = 0; i < n; i++, out += bytes, chance >>= 16) {
         if (i % 4 == 0)
-            chance = draw(&state);
+            chance = bw_chance_draw(&state);
         memcpy(out, packed + (size_t)(chance & last) * bytes, bytes);
     }
 }
@@ -204,7 +180,7 @@ void bw_synthetic_fill(const bw_synthetic *s, int i, unsigned char *out)
     const bw_shape_tensor *t = &s->plan.tensors[k];
     const uint64_t first = (uint64_t)piece * piece_units(t), left = t->bytes / unit_bytes(t) - first;
     const uint64_t n = left < piece_units(t) ? left : piece_units(t);
-    const uint64_t state = mix(mix(s->seed ^ (uint64_t)k) + (uint64_t)piece);
+    const uint64_t state = bw_chance_mix(bw_chance_mix(s->seed ^ (uint64_t)k) + (uint64_t)piece);
     if (is_dealt(t))
         deal(out, t, find_blocks(s, t)->packed, n, state);
     else
@@ -289,7 +265,7 @@ bw_status bw_synthetic_create(bw_synthetic **out, const bw_synthetic_options *o,
     bw_synthetic *s = bw_mem_zalloc(1, sizeof *s, BW_MEM_MISC);
     if (!s)
         return bw_fail_memory(err, "synthetic model", sizeof *s);
-    s->seed = mix(o->seed + 1);
+    s->seed = bw_chance_mix(o->seed + 1);
     bw_status st;
     if ((st = bw_shape_load(o->shape, &text, &n, err)) || (st = bw_shape_read(&shape, o->shape, text, n, err)) ||
         (st = bw_shape_plan_init(&s->plan, &shape, type_of(o), !o->no_mtp, err)) ||

@@ -250,13 +250,17 @@ typedef struct bw_score_args {
  * i < a (r0 + a is a row of the span). Then writes s[a] into the timeline after row r0 + a,
  * seqs->accepted[slot] = a, n_accepted[span] = a. For the other spans: accepted[slot] = 0,
  * n_accepted[span] = 0.
+ * A measurement may impose acceptance (src/engine/simulate.h): where imposed[span] >= 0, a is that number, but not
+ * more than rows follow r0, and the s[i] of the accepted drafts become the timeline's tokens, as if these
+ * had been sampled.
  * Then, for i < n_draft_spans with span index s = draft_spans[i]: draft_index[i] = the batch row of
  * the last accepted token's predecessor (r0 + a), draft_rows[i] = that row's slot and position. */
 typedef struct bw_accept_args {
     bw_sequences *seqs;
     const bw_span *spans;
     int n_spans;
-    const int32_t *sampled; /* [all logit rows] */
+    int32_t *sampled;       /* [all logit rows]; written only where acceptance is imposed */
+    const int32_t *imposed; /* [n_spans], negative: compare. NULL: compare everywhere */
     int32_t *n_accepted;    /* [n_spans] */
     const int32_t *draft_spans;
     int n_draft_spans;

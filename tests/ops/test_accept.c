@@ -77,6 +77,61 @@ TEST(the_longest_matching_prefix_is_accepted)
     }
 }
 
+/* A measurement says how many drafts count: whatever was sampled, so many are accepted, the timeline keeps them and
+ * what was sampled says them. Spans with a negative number, and spans that want nothing, are as always. */
+TEST(imposed_drafts_count_as_sampled)
+{
+    for (int round = 0; round < 500; round++) {
+        machine m = start();
+        bw_span spans[SLOTS];
+        int32_t sampled[SLOTS * 16], drawn[SLOTS * 16], n_accepted[SLOTS], imposed[SLOTS], draft_spans[SLOTS], draft_index[SLOTS];
+        int32_t before[SLOTS * CONTEXT];
+        int n_rows = 0, n_logits = 0, n_draft_spans = 0, nth = 0;
+        bw_row draft_rows[SLOTS];
+        const int n = rnd_int(1, SLOTS), first_slot = rnd_int(0, SLOTS - 1);
+        for (int i = 0; i < n; i++) {
+            const int n_drafts = rnd_int(0, 8), n_final = rnd_int(1, 3);
+            spans[i] = (bw_span){ .slot = (first_slot + i) % SLOTS, .first_row = n_rows, .n_rows = n_final + n_drafts, .n_final = n_final,
+                                  .first_pos = rnd_int(0, CONTEXT - 15), .first_logit = n_logits, .sample = rnd_int(0, 4) > 0 };
+            spans[i].n_logits = spans[i].sample ? n_drafts + 1 + rnd_int(0, n_final - 1) : 0;
+            imposed[i] = rnd_int(-1, 9);
+            if (spans[i].sample)
+                draft_spans[n_draft_spans++] = i;
+            n_rows += spans[i].n_rows;
+            n_logits += spans[i].n_logits;
+        }
+        for (int i = 0; i < n_logits; i++)
+            sampled[i] = rnd_int(1, 900); /* no token of the timeline: compared, nothing is accepted */
+        memcpy(drawn, sampled, sizeof drawn);
+        memcpy(before, m.seqs.tokens, sizeof before);
+        bw_accept_args args = { .seqs = &m.seqs, .spans = spans, .n_spans = n, .sampled = sampled, .imposed = imposed,
+                                .n_accepted = n_accepted, .draft_spans = draft_spans, .n_draft_spans = n_draft_spans, .draft_index = draft_index,
+                                .draft_rows = draft_rows };
+        bw_cpu_accept(&m.cpu->base, &args);
+        for (int i = 0; i < n; i++) {
+            const bw_span *s = &spans[i];
+            const int n_drafts = s->n_rows - s->n_final;
+            const int want = !s->sample || imposed[i] < 0 ? 0 : imposed[i] < n_drafts ? imposed[i] : n_drafts;
+            check_int(n_accepted[i], want);
+            check_int(m.seqs.accepted[s->slot], want);
+            if (!s->sample)
+                continue;
+            check_int(draft_index[nth], s->first_row + s->n_final - 1 + want);
+            check_int(draft_rows[nth++].pos, s->first_pos + s->n_final - 1 + want);
+            int32_t *at = before + s->slot * CONTEXT + s->first_pos + s->n_final; /* after the last final row */
+            const int first = s->first_logit + s->n_logits - 1 - n_drafts;
+            for (int j = 0; j < want; j++)
+                drawn[first + j] = at[j];
+            at[want] = drawn[first + want];
+        }
+        check(memcmp(m.seqs.tokens, before, sizeof before) == 0);
+        check(memcmp(sampled, drawn, (size_t)n_logits * sizeof *sampled) == 0);
+        check_guards();
+        fixture_destroy(m.cpu);
+        fixture_release();
+    }
+}
+
 TEST(drafts_are_chained_behind_the_token_they_follow)
 {
     machine m = start();
@@ -95,4 +150,5 @@ TEST(drafts_are_chained_behind_the_token_they_follow)
     fixture_release();
 }
 
-TESTS_MAIN(ENTRY(the_longest_matching_prefix_is_accepted), ENTRY(drafts_are_chained_behind_the_token_they_follow))
+TESTS_MAIN(ENTRY(the_longest_matching_prefix_is_accepted), ENTRY(imposed_drafts_count_as_sampled),
+           ENTRY(drafts_are_chained_behind_the_token_they_follow))

@@ -92,6 +92,8 @@ static const char *objection(const char *path, const char *header)
         return NULL;
     if (rank_of(other) == 0)
         return "includes from outside src/";
+    if (strcmp(header, "engine/simulate.h") == 0 && strcmp(own, "bench") != 0 && strcmp(path, "src/engine/simulate.c") != 0)
+        return "simulates, which is for measurements alone";
     if (rank_of(other) > rank_of(own))
         return "includes a header above its own folder";
     if (rank_of(other) == rank_of(own) && strcmp(own, other) != 0)
@@ -210,6 +212,8 @@ TEST(made_up_wrong_includes_are_found)
         { "src/base/mem.c", "#include <engine/engine.h>\n" },                   /* the same in brackets */
         { "src/base/mem.c", "# include\t<../engine/engine.h>\n" },
         { "src/model/forward.c", "#include \"lib/check.h\"\n" },                 /* tests are not a library */
+        { "src/server/generation.c", "#include \"engine/simulate.h\"\n" },      /* nothing simulated is served */
+        { "src/engine/step.c", "#include \"engine/simulate.h\"\n" },
         { "src/attic/old.c", "#include \"base/mem.h\"\n" },
         { "include/bellwether.h", "#include \"base/status.h\"\n" },
         { "tests/unit/test_base.c", "#include \"base/mem.c\"\n" },
@@ -229,6 +233,7 @@ TEST(made_up_right_includes_pass)
         { "src/model/forward.c", "#include \"ops/ops.h\"\n#include \"format/checkpoint.h\"\n#include \"config.h\"\n" },
         { "src/ops/cpu/dot_avx2.c", "#include \"ops/cpu/dot.h\"\n#include \"ops/ops.h\"\n#include \"base/half.h\"\n" },
         { "src/ops/ops.c", "#include \"ops/cpu/cpu_table.h\"\n" },
+        { "src/bench/workload.c", "#include \"engine/simulate.h\"\n" },
         { "src/cli/cmd_inspect.c", "#include \"model/weights.h\"\n#include \"text/chat.h\"\n" },
         { "src/cli/cmd_tokenize.c", "#include \"text/bytes.h\"\n#include <sys/stat.h>\n" },
         { "src/cli/findings.h", "#include \"model/config.h\"\n#include <bellwether.h>\n" },

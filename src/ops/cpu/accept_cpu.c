@@ -29,6 +29,16 @@ static int32_t count_accepted(const bw_sequences *seqs, const bw_span *span, con
     return a;
 }
 
+/* The first `imposed` drafts of the span become what was sampled. */
+static int32_t impose_accepted(const bw_sequences *seqs, const bw_span *span, int32_t *sampled, int32_t imposed)
+{
+    const int32_t first = first_tested(span);
+    int32_t a = 0;
+    for (; a < imposed && first + a + 1 < span->n_rows; a++)
+        sampled[a] = *timeline(seqs, span->slot, span->first_pos + first + a + 1);
+    return a;
+}
+
 void bw_cpu_accept(bw_backend *be, const bw_accept_args *args)
 {
     (void)be;
@@ -37,8 +47,9 @@ void bw_cpu_accept(bw_backend *be, const bw_accept_args *args)
         int32_t a = 0;
         if (span->sample) {
             const int32_t first = first_tested(span), before = first - (span->n_rows - span->n_logits);
-            const int32_t *sampled = args->sampled + span->first_logit + before;
-            a = count_accepted(args->seqs, span, sampled);
+            int32_t *sampled = args->sampled + span->first_logit + before;
+            const bool imposed = args->imposed && args->imposed[i] >= 0;
+            a = imposed ? impose_accepted(args->seqs, span, sampled, args->imposed[i]) : count_accepted(args->seqs, span, sampled);
             *timeline(args->seqs, span->slot, span->first_pos + first + a + 1) = sampled[a];
         }
         args->seqs->accepted[span->slot] = a;
