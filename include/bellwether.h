@@ -73,7 +73,7 @@ typedef struct bw_model_options {
     bool ignore_mtp;        /* open although the MTP tensors are broken; then no drafts */
     bool no_read_ahead;     /* weights that are not packed are read when they are used */
     bool plan_only;         /* weights are neither read nor packed: bw_engine_plan works, bw_engine_create does not */
-    /* Called on the calling thread, done from 0 to 1, while the weights are read. May be NULL. */
+    /* Called on the calling thread, done from 0 to 1, while the weights are read and packed. May be NULL. */
     void (*progress)(void *arg, double done);
     void *progress_arg;
 } bw_model_options;
@@ -81,9 +81,10 @@ typedef struct bw_model_options {
 /* Opens a Hugging Face folder or a GGUF file (any part of a split one). options NULL: defaults.
  * Maps the weights and reads them once. Quantised matrices are copied without loss into the order that the
  * processor's kernels read ("packed"; all but the embedding, and none at level ref or with f32 activations);
- * the rest is touched, so that the first step does not wait for the disk (where all are larger than the free
+ * the rest is read too, so that the first step does not wait for the disk (where all are larger than the free
  * memory: not, and the log says so). *out keeps the files mapped.
- * BW_E_MEMORY: the packed weights do not fit the free memory. */
+ * BW_E_MEMORY: the packed weights do not fit the free memory. BW_E_IO also where a file becomes shorter, or its disk
+ * fails, while it is read. */
 bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err);
 void bw_model_close(bw_model *model); /* takes NULL; engines made from it must be gone */
 
@@ -97,8 +98,10 @@ typedef struct bw_model_info {
     int n_tokens;         /* every token's id is below this; ids that are no tokens are never sampled */
     uint64_t weight_bytes;  /* in the files */
     double load_s;
+    double load_wait_s;     /* of load_s: waiting for the disk */
+    uint64_t load_bytes;    /* of weights that were read in it; 0: they are read when they are used */
     uint64_t packed_bytes;  /* weights copied into the order of cpu_level's kernels; 0: none */
-    double pack_s;          /* of load_s: reading and copying those */
+    double pack_s;          /* of load_s: copying those */
     int n_threads;
     const char *cpu_level, *cpu_name;
     bool int8_activations;    /* in use for at least one matrix */

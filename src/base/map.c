@@ -43,12 +43,6 @@ void bw_map_close(bw_map *map)
     *map = (bw_map){ 0 };
 }
 
-void bw_map_will_need(const bw_map *map)
-{
-    if (map->data)
-        posix_madvise((void *)map->data, (size_t)map->bytes, POSIX_MADV_WILLNEED);
-}
-
 bw_status bw_map_create(bw_map *map, unsigned char **out, uint64_t bytes, const char *what, bw_error *err)
 {
     *map = (bw_map){ 0 };

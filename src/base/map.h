@@ -16,9 +16,6 @@ typedef struct bw_map {
 bw_status bw_map_open(bw_map *map, const char *path, bw_error *err);
 void bw_map_close(bw_map *map); /* takes a zeroed one */
 
-/* Asks the system to read the whole file ahead. Only advice. */
-void bw_map_will_need(const bw_map *map);
-
 /* Zeroed memory of the system in place of a file, to be written through *data; pages are taken when they are
  * touched. BW_E_MEMORY: there is none; what: for the message. */
 bw_status bw_map_create(bw_map *map, unsigned char **data, uint64_t bytes, const char *what, bw_error *err);

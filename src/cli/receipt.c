@@ -115,12 +115,20 @@ static const char *finish_name(bw_finish finish)
     return finish == BW_FINISH_STOP ? "stop" : finish == BW_FINISH_LENGTH ? "length" : "interrupted";
 }
 
+static void print_model(const bw_model_info *info)
+{
+    fprintf(stderr, "  model      %s (%s), loaded in %.2f s", info->path, info->architecture, info->load_s);
+    if (info->load_bytes > 0 && info->load_s > 0)
+        fprintf(stderr, ": %.2f GB at %.2f GB/s", (double)info->load_bytes / 1e9, (double)info->load_bytes / 1e9 / info->load_s);
+    fprintf(stderr, "\n");
+}
+
 void bw_receipt_print(const bw_receipt *r)
 {
     fflush(stdout);
-    fprintf(stderr, "receipt\n  model      %s (%s), loaded in %.2f s\n  prompt     ", r->info->path,
-            r->info->architecture,
-            r->info->load_s);
+    fprintf(stderr, "receipt\n");
+    print_model(r->info);
+    fprintf(stderr, "  prompt     ");
     print_rate(r->prompt_tokens, per_second(r->prefilled, r->prefill_s));
     if (r->cached_tokens)
         fprintf(stderr, ", %" PRId64 " of them remembered", r->cached_tokens);
@@ -221,7 +229,9 @@ struct json_object *bw_receipt_json(const bw_receipt *r)
     json_object_object_add(out, "prefill_s", bw_json_number(r->prefill_s, 6));
     json_object_object_add(out, "decode_s", bw_json_number(r->decode_s, 6));
     json_object_object_add(out, "load_s", bw_json_number(info->load_s, 6));
+    json_object_object_add(out, "load_wait_s", bw_json_number(info->load_wait_s, 6));
     json_object_object_add(out, "pack_s", bw_json_number(info->pack_s, 6));
+    json_object_object_add(out, "load_bytes", json_object_new_uint64(info->load_bytes));
     json_object_object_add(out, "threads", json_object_new_int(info->n_threads));
     json_object_object_add(out, "cpu", json_object_new_string(info->cpu_level));
     json_object_object_add(out, "cpu_name", bw_json_text(info->cpu_name));

@@ -11,8 +11,9 @@
 
 static struct {
     const char *what;
+    bool bar;     /* stderr is a terminal */
     double start; /* seconds */
-    int shown;    /* percent on the screen, -1 none */
+    int shown;    /* percent on the screen, -1 none; of lines: the last line's */
 } progress;
 
 static char last_logged[1024]; /* a note that the log has just given is not given again */
@@ -29,7 +30,9 @@ static double now(void)
 
 static void erase_progress(void)
 {
-    if (progress.what && progress.shown >= 0)
+    if (!progress.what || !progress.bar)
+        return;
+    if (progress.shown >= 0)
         fprintf(stderr, "\r\033[K");
     progress.shown = -1;
 }
@@ -67,7 +70,8 @@ void bw_terminal_log(void *arg, bw_log_level level, const char *line)
 
 void bw_terminal_progress_begin(const char *what)
 {
-    progress.what = isatty(STDERR_FILENO) ? what : NULL;
+    progress.what = what;
+    progress.bar = isatty(STDERR_FILENO);
     progress.start = now();
     progress.shown = -1;
 }
@@ -75,9 +79,16 @@ void bw_terminal_progress_begin(const char *what)
 void bw_terminal_progress(void *arg, double done)
 {
     (void)arg;
-    const int percent = done < 0 ? 0 : done > 1 ? 100 : (int)(done * 100);
+    int percent = done < 0 ? 0 : done > 1 ? 100 : (int)(done * 100);
+    if (!progress.bar)
+        percent = percent / 10 * 10;
     if (!progress.what || percent == progress.shown || now() - progress.start < 1)
         return;
+    if (!progress.bar) {
+        fprintf(stderr, "bellwether: note: %s, %d %%\n", progress.what, percent);
+        progress.shown = percent;
+        return;
+    }
     char bar[31] = "..............................";
     memset(bar, '#', (size_t)percent * 30 / 100);
     fprintf(stderr, "\r%s [%s] %d %%\033[K", progress.what, bar, percent);

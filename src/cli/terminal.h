@@ -16,8 +16,8 @@ void bw_terminal_note(const char *format, ...) __attribute__((format(printf, 1, 
 /* A bw_log_fn: the library's warnings and facts, to stderr. */
 void bw_terminal_log(void *arg, bw_log_level level, const char *line);
 
-/* Draws "what [#####     ] 43 %" on stderr if that is a terminal and the work has taken over a
- * second since bw_terminal_progress_begin. */
+/* Draws "what [#####     ] 43 %" on stderr if the work has taken over a second since
+ * bw_terminal_progress_begin; where stderr is no terminal, a line for every 10 %. */
 void bw_terminal_progress_begin(const char *what);
 void bw_terminal_progress(void *arg, double done); /* bw_model_options.progress */
 void bw_terminal_progress_end(void);               /* erases the line */

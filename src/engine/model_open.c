@@ -14,17 +14,14 @@
 
 static const bw_model_options no_options = { 0 };
 
-/* Asks for the files from now on, so that the disk is ahead of those who copy them. What stays in the files and
- * what is copied must fit the memory together, or it is read as it is used. */
-static bool read_ahead(const bw_model *m)
+/* What stays in the files and what is copied must fit the memory together, or it is read as it is used. */
+static bool fits_memory(const bw_model *m)
 {
     const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
     const bool fits = !available || all <= available;
     if (!fits)
         bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
                "which is slow", m->path, (double)all / 0x1p30, (double)available / 0x1p30);
-    else
-        bw_checkpoint_will_need(m->checkpoint);
     return fits;
 }
 
@@ -47,14 +44,18 @@ static bw_status open_weights(bw_model *m, const source *from, const bw_model_op
     if ((st = open_checkpoint(m, from, o, err)) || (st = bw_config_read(&m->config, m->checkpoint, err)) ||
         (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
         return st;
-    const bool reads = !o->no_read_ahead && !o->plan_only && !m->synthetic && read_ahead(m);
+    const bool reads = !o->no_read_ahead && !o->plan_only && !m->synthetic && fits_memory(m);
     if ((st = bw_cpu_backend_create(&m->backend, o->plan_only ? 1 : m->n_threads, m->cpu_level, err)))
         return st;
-    const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only, .touch = reads,
+    m->disk = (bw_weight_source){ .checkpoint = m->checkpoint };
+    const bw_net_source disk = bw_weight_source_of(&m->disk);
+    const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only, .source = reads ? &disk : NULL,
                                      .checkpoint = m->checkpoint,
                                      .returned = m->synthetic ? bw_checkpoint_bytes(m->checkpoint) : 0, .progress = reads ? o->progress : NULL,
                                      .progress_arg = o->progress_arg };
-    return bw_net_create(&m->net, &m->config, &m->weights, m->backend, &options, err);
+    st = bw_net_create(&m->net, &m->config, &m->weights, m->backend, &options, err);
+    bw_weight_source_end(&m->disk);
+    return st;
 }
 
 /* "q4_k q6_k: integer dots; bf16: float" */
@@ -124,6 +125,7 @@ static void fill_info(bw_model *m, double load_s)
                                .has_mtp = m->net->has_mtp, .mtp_note = m->mtp_note, .has_text = m->text != NULL,
                                .text_note = m->text_note, .n_tokens = c->vocab,
                                .weight_bytes = m->weights.matrix_bytes + m->weights.vector_bytes, .load_s = load_s,
+                               .load_wait_s = m->disk.wait_s, .load_bytes = m->disk.bytes,
                                .packed_bytes = m->net->placed ? m->net->packed_bytes : 0, .pack_s = m->net->pack_s,
                                .n_threads = m->n_threads, .cpu_level = m->backend->level, .cpu_name = bw_cpu_name(),
                                .int8_activations = m->net->int8, .multiply_note = m->multiply_note };

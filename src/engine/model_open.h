@@ -3,6 +3,7 @@
 #define BW_ENGINE_MODEL_OPEN_H
 
 #include "engine/text_source.h"
+#include "engine/weight_source.h"
 #include "format/synthetic.h"
 #include "model/net.h"
 
@@ -16,6 +17,7 @@ struct bw_model {
     char *cpu_level;
     int n_threads;
     bw_net *net;
+    bw_weight_source disk; /* what reading the weights took */
     bw_text_source *text; /* NULL: none came with the model */
     int32_t *holes;       /* [n_holes] ids below info.n_tokens that are no tokens */
     int n_holes;

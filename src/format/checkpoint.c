@@ -301,18 +301,17 @@ const bw_map *bw_checkpoint_file_map(const bw_checkpoint *c, int file)
     return &c->files[file].map;
 }
 
+const char *bw_checkpoint_file_path(const bw_checkpoint *c, int file)
+{
+    return c->files[file].path;
+}
+
 uint64_t bw_checkpoint_bytes(const bw_checkpoint *c)
 {
     uint64_t bytes = 0;
     for (int i = 0; i < c->n_files; i++)
         bytes += c->files[i].map.bytes;
     return bytes;
-}
-
-void bw_checkpoint_will_need(const bw_checkpoint *c)
-{
-    for (int i = 0; i < c->n_files; i++)
-        bw_map_will_need(&c->files[i].map);
 }
 
 void bw_checkpoint_forget(const bw_checkpoint *c, const void *data, uint64_t bytes)

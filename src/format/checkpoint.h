@@ -47,10 +47,8 @@ const char *bw_checkpoint_path(const bw_checkpoint *checkpoint); /* as it was gi
 /* Weight files, in order; bytes of all of them. */
 int bw_checkpoint_n_files(const bw_checkpoint *checkpoint);
 const bw_map *bw_checkpoint_file_map(const bw_checkpoint *checkpoint, int file);
+const char *bw_checkpoint_file_path(const bw_checkpoint *checkpoint, int file);
 uint64_t bw_checkpoint_bytes(const bw_checkpoint *checkpoint);
-
-/* Asks the system to read all weight files ahead. Only advice. */
-void bw_checkpoint_will_need(const bw_checkpoint *checkpoint);
 
 /* These bytes of a tensor were taken elsewhere: the whole pages inside the range may go. Only advice. Those of a
  * file are read again when they are touched; those of a synthetic checkpoint (synthetic.h) are gone for good

@@ -1,7 +1,8 @@
-/* net.c - places every matrix and copies every vector, in the order the forward pass reads them. Engine thread;
- * the backend packs in parallel. */
+/* net.c - places every matrix and copies every vector: matrices in the order of their files, so that the disk reads
+ * ahead of them. Engine thread; the backend packs in parallel. */
 #include "model/net.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -14,75 +15,61 @@ typedef struct bw_net_vectors {
     size_t n, room;
 } vectors;
 
-/* The work of placing, done twice: `counting` first, to know what the copies need together. The first failure
- * wins, later calls do nothing. */
+typedef struct placement {
+    bw_weight *out;
+    bw_place_args args;
+    uint64_t bytes; /* of the file; 0: those of the matrix before it */
+    size_t number;  /* in the order of the forward pass */
+} placement;
+
+/* The work of placing. The layers are gone through twice: `listing` the matrices first, to know what the copies need
+ * together, then copying vectors. The first failure wins, later calls do nothing. */
 typedef struct placer {
     bw_net *net;
     const bw_weights *weights;
     const bw_net_options *options;
-    bool counting;
-    uint64_t all, done; /* bytes of the matrices: of all, placed so far */
-    size_t used;        /* of net->packed */
+    bool listing;
+    placement *list;
+    size_t n, room;
+    uint64_t all; /* bytes of the matrices */
     bw_status status;
     bw_error *err;
 } placer;
 
-static void report(const placer *p, uint64_t done)
-{
-    if (p->options->progress && p->all)
-        p->options->progress(p->options->progress_arg, (double)done / (double)p->all);
-}
-
-static void touch(const placer *p, const unsigned char *data, uint64_t bytes)
-{
-    enum { PAGE = 4096, PAGES_PER_REPORT = 4096 };
-    for (uint64_t at = 0, page = 0; at < bytes; at += PAGE, page++) {
-        (void)*(const volatile unsigned char *)(data + at);
-        if (page % PAGES_PER_REPORT == 0)
-            report(p, p->done + at);
-    }
-}
-
-static void count(placer *p, const bw_place_args *args, uint64_t bytes)
+static void count(placer *p, const placement *l)
 {
     bw_net *net = p->net;
     const char *note = NULL;
-    const uint64_t copy = net->backend->ops->place_bytes(net->backend, args, &note);
-    net->type_note[args->type] = note ? note : "float";
-    net->int8 |= args->int8;
+    const uint64_t copy = net->backend->ops->place_bytes(net->backend, &l->args, &note);
+    net->type_note[l->args.type] = note ? note : "float";
+    net->int8 |= l->args.int8;
     net->packed_bytes += copy;
-    net->packed_from += copy ? bytes : 0;
-    p->all += bytes;
+    net->packed_from += copy ? l->bytes : 0;
+    p->all += l->bytes;
 }
 
 static void place_as(placer *p, bw_weight *out, const bw_matrix *m, bw_use use)
 {
-    if (p->status)
+    if (p->status || !p->listing)
         return;
-    bw_net *net = p->net;
+    if (p->n == p->room) {
+        const size_t room = p->room ? 2 * p->room : 256;
+        placement *list = bw_mem_realloc(p->list, room * sizeof *list, BW_MEM_MISC);
+        if (!list) {
+            p->status = bw_fail_memory(p->err, "weights: list of matrices", room * sizeof *list);
+            return;
+        }
+        p->list = list;
+        p->room = room;
+    }
     const bool tied = use == BW_FOR_PRODUCTS && m->data == p->weights->embed.data; /* its bytes: the embedding's */
-    const uint64_t bytes = tied ? 0 : (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols);
-    const uint64_t start = bw_clock_ns();
-    bw_place_args args = { .type = m->type, .rows = m->rows, .cols = m->cols, .host = m->data, .use = use,
-                           .int8 = p->options->int8 && !bw_dtype_is_float(m->type) };
-    if (p->counting) {
-        count(p, &args, bytes);
-        return;
-    }
-    args.room = (unsigned char *)net->packed + p->used;
-    p->status = net->backend->ops->place(net->backend, out, &args, p->err);
-    if (p->status)
-        return;
-    if (out->packed) {
-        p->used += (size_t)net->backend->ops->place_bytes(net->backend, &args, NULL);
-        net->pack_s += (double)(bw_clock_ns() - start) * 1e-9;
-        if (p->options->checkpoint)
-            bw_checkpoint_forget(p->options->checkpoint, m->data, bytes);
-    } else if (p->options->touch) {
-        touch(p, m->data, bytes);
-    }
-    p->done += bytes;
-    report(p, p->done);
+    placement *l = &p->list[p->n];
+    *l = (placement){ .out = out, .number = p->n,
+                      .bytes = tied ? 0 : (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols),
+                      .args = { .type = m->type, .rows = m->rows, .cols = m->cols, .host = m->data, .use = use,
+                                .int8 = p->options->int8 && !bw_dtype_is_float(m->type) } };
+    p->n++;
+    count(p, l);
 }
 
 static void place(placer *p, bw_weight *out, const bw_matrix *m)
@@ -92,7 +79,7 @@ static void place(placer *p, bw_weight *out, const bw_matrix *m)
 
 static const float *copy(placer *p, const float *host, size_t n)
 {
-    if (p->status || p->counting)
+    if (p->status || p->listing)
         return NULL;
     vectors *v = p->net->vectors;
     bw_backend *be = p->net->backend;
@@ -198,6 +185,64 @@ static void place_all(placer *p)
     }
 }
 
+static int by_address(const void *a, const void *b)
+{
+    const placement *x = a, *y = b;
+    const uintptr_t at_x = (uintptr_t)x->args.host, at_y = (uintptr_t)y->args.host;
+    return at_x != at_y ? (at_x > at_y) - (at_x < at_y) : (x->number > y->number) - (x->number < y->number);
+}
+
+static void place_one(placer *p, placement *l, size_t *used)
+{
+    bw_net *net = p->net;
+    const uint64_t start = bw_clock_ns();
+    l->args.room = (unsigned char *)net->packed + *used;
+    p->status = net->backend->ops->place(net->backend, l->out, &l->args, p->err);
+    if (p->status || !l->out->packed)
+        return;
+    *used += (size_t)net->backend->ops->place_bytes(net->backend, &l->args, NULL);
+    net->pack_s += (double)(bw_clock_ns() - start) * 1e-9;
+    if (p->options->checkpoint)
+        bw_checkpoint_forget(p->options->checkpoint, l->args.host, l->bytes);
+}
+
+static bw_status begin_source(const placer *p)
+{
+    const bw_net_source *source = p->options->source;
+    bw_range *order = bw_mem_alloc(p->n * sizeof *order, BW_MEM_MISC);
+    if (!order)
+        return bw_fail_memory(p->err, "weights: order of matrices", p->n * sizeof *order);
+    for (size_t i = 0; i < p->n; i++)
+        order[i] = (bw_range){ p->list[i].args.host, p->list[i].bytes };
+    const bw_status st = source->begin(source->arg, order, p->n, p->err);
+    bw_mem_free(order);
+    return st;
+}
+
+static void place_listed(placer *p)
+{
+    const bw_net_source *source = p->options->source;
+    uint64_t done = 0;
+    size_t used = 0;
+    if (p->status)
+        return;
+    qsort(p->list, p->n, sizeof *p->list, by_address);
+    if (source && (p->status = begin_source(p)))
+        return;
+    for (size_t i = 0; i < p->n; i++) {
+        if (source && (p->status = source->need(source->arg, i, p->err)))
+            return;
+        place_one(p, &p->list[i], &used);
+        if (p->status)
+            return;
+        if (source)
+            source->placed(source->arg, i);
+        done += p->list[i].bytes;
+        if (p->options->progress && p->all)
+            p->options->progress(p->options->progress_arg, (double)done / (double)p->all);
+    }
+}
+
 /* Room for all copies at once, refused before anything is read when the free memory cannot hold it. */
 static bw_status take_room(placer *p)
 {
@@ -221,7 +266,7 @@ bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights 
     bw_net *net = bw_mem_zalloc(1, sizeof *net, BW_MEM_MISC);
     if (!net)
         return bw_fail_memory(err, "weights", sizeof *net);
-    placer p = { .net = net, .weights = weights, .options = options, .counting = true, .err = err };
+    placer p = { .net = net, .weights = weights, .options = options, .listing = true, .err = err };
     net->config = config;
     net->backend = backend;
     set_shapes(net);
@@ -236,10 +281,12 @@ bw_status bw_net_create(bw_net **out, const bw_config *config, const bw_weights 
 
     place_all(&p);
     if (!p.status && !options->plan_only && !(p.status = take_room(&p))) {
-        p.counting = false;
-        place_all(&p);
+        p.listing = false;
+        place_all(&p); /* vectors */
+        place_listed(&p);
         net->placed = true;
     }
+    bw_mem_free(p.list);
     if (p.status) {
         bw_net_destroy(net);
         return p.status;

@@ -7,6 +7,7 @@
 #ifndef BW_MODEL_NET_H
 #define BW_MODEL_NET_H
 
+#include "base/readahead.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "ops/ops.h"
@@ -52,13 +53,21 @@ typedef struct bw_net {
     bool placed;                            /* false: there is nothing to compute with, only to plan with */
     void *packed;                           /* the matrices' copies, one after another */
     uint64_t packed_bytes, packed_from;     /* of the copies; of the file's bytes that nobody reads any more */
-    double pack_s;                          /* time it took to read and copy them */
+    double pack_s;                          /* time it took to copy them */
 } bw_net;
+
+/* Who brings the matrices into memory before they are placed, in the order of their files. */
+typedef struct bw_net_source {
+    void *arg;
+    bw_status (*begin)(void *arg, const bw_range *order, size_t n, bw_error *err); /* the matrices' bytes */
+    bw_status (*need)(void *arg, size_t i, bw_error *err);                         /* order[i] is placed next */
+    void (*placed)(void *arg, size_t i);
+} bw_net_source;
 
 typedef struct bw_net_options {
     bool int8;      /* quantised matrices round their activations to int8 (a float matrix never does) */
     bool plan_only; /* counts what would be placed, reads and copies nothing */
-    bool touch;     /* reads every page of the matrices that are not copied, so that the first step waits for none */
+    const bw_net_source *source; /* NULL: matrices are read when they are touched */
     const bw_checkpoint *checkpoint; /* what the weights were resolved from; NULL: nobody is told what was copied */
     uint64_t returned; /* bytes that come free again while matrices are copied */
     void (*progress)(void *arg, double done); /* from 0 to 1 over the matrices' bytes; may be NULL */

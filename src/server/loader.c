@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/status.h"
@@ -25,6 +26,8 @@ struct bw_loader {
     bw_status status;
     bw_error err;
     atomic_int progress; /* millionths */
+    uint64_t start_ns;
+    int said_tenths;     /* of the progress, in the log */
 
     pthread_mutex_t lock;
     bool over, abandoned;
@@ -43,7 +46,12 @@ static void loader_free(bw_loader *l)
 static void note_progress(void *arg, double done)
 {
     bw_loader *l = arg;
+    const int tenths = (int)(done * 10);
     atomic_store_explicit(&l->progress, (int)(done * MILLION), memory_order_relaxed);
+    if (tenths > l->said_tenths && bw_clock_ns() - l->start_ns > 1000000000u) {
+        bw_log(BW_LOG_INFO, "loading, %d %%", 10 * tenths);
+        l->said_tenths = tenths;
+    }
 }
 
 double bw_loader_progress(const bw_loader *l)
@@ -134,6 +142,7 @@ static bw_status choose_memory(bw_loader *l, bw_engine_options *o, bw_error *err
 static bw_status open_model(bw_loader *l, bw_error *err)
 {
     bw_model_options options = l->options.model;
+    l->start_ns = bw_clock_ns();
     options.progress = note_progress;
     options.progress_arg = l;
     const bw_status st = bw_model_open(&l->loaded.model, l->path, &options, err);
