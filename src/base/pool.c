@@ -244,20 +244,7 @@ static void wake_workers(bw_pool *pool, int n_units)
 
 /* ---- the pool ---- */
 
-static void pin_worker(const worker *w)
-{
-    cpu_set_t allowed, one;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return;
-    int left = w->thread % CPU_COUNT(&allowed), processor = 0;
-    while (!CPU_ISSET(processor, &allowed) || left-- > 0)
-        processor++;
-    CPU_ZERO(&one);
-    CPU_SET(processor, &one);
-    pthread_setaffinity_np(w->handle, sizeof one, &one); /* where it fails the thread stays free */
-}
-
-static bw_status start_workers(bw_pool *pool, bool pin, bw_error *err)
+static bw_status start_workers(bw_pool *pool, bw_error *err)
 {
     for (int t = 1; t < pool->n_threads; t++) {
         worker *w = &pool->workers[pool->n_started];
@@ -266,16 +253,13 @@ static bw_status start_workers(bw_pool *pool, bool pin, bw_error *err)
         if (rc != 0)
             return bw_fail(err, BW_E_IO, "threads: cannot start thread %d of %d: %s", t + 1, pool->n_threads, strerror(rc));
         pool->n_started++;
-        if (pin)
-            pin_worker(w);
     }
     return BW_OK;
 }
 
 bw_status bw_pool_create_with(bw_pool **out, int n_threads, const bw_pool_options *options, bw_error *err)
 {
-    const bw_pool_options o = options ? *options : (bw_pool_options){ 0 };
-    const int n_processors = o.n_processors > 0 ? o.n_processors : bw_cpu_count();
+    const int n_processors = options && options->n_processors > 0 ? options->n_processors : bw_cpu_count();
     *out = NULL;
     if (n_threads < 1)
         return bw_fail(err, BW_E_ARGUMENT, "threads: %d is not a number of threads, use 1 or more", n_threads);
@@ -291,7 +275,7 @@ bw_status bw_pool_create_with(bw_pool **out, int n_threads, const bw_pool_option
     bw_status st = BW_OK;
     if (!pool->workers || !pool->shares)
         st = bw_fail_memory(err, "worker pool", (size_t)n_threads * (sizeof(worker) + sizeof(share)));
-    if (st || (st = start_workers(pool, o.pin, err))) {
+    if (st || (st = start_workers(pool, err))) {
         bw_pool_destroy(pool);
         return st;
     }
@@ -325,6 +309,23 @@ void bw_pool_destroy(bw_pool *pool)
 int bw_pool_threads(const bw_pool *pool)
 {
     return pool->n_threads;
+}
+
+void bw_pool_pin(bw_pool *pool)
+{
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    const int n = CPU_COUNT(&allowed);
+    for (int i = 0; i < pool->n_started; i++) {
+        const worker *w = &pool->workers[i];
+        int left = w->thread % n, processor = 0;
+        while (!CPU_ISSET(processor, &allowed) || left-- > 0)
+            processor++;
+        CPU_ZERO(&one);
+        CPU_SET(processor, &one);
+        pthread_setaffinity_np(w->handle, sizeof one, &one); /* where it fails the thread stays free */
+    }
 }
 
 int bw_pool_owner(const bw_pool *pool, int unit, int n_units)

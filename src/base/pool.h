@@ -21,8 +21,6 @@ enum { BW_POOL_MAX_UNITS = (1 << 20) - 1 }; /* of one run */
 
 typedef struct bw_pool_options {
     int n_processors; /* more threads than these never work at one time; 0: bw_cpu_count() */
-    bool pin;         /* worker t stays on the t-th processor this process may use (modulo their number), where the
-                         system allows it; the caller's thread is the caller's own matter */
 } bw_pool_options;
 
 /* n_threads >= 1 counts the caller. BW_E_MEMORY or BW_E_IO (a thread cannot start). */
@@ -31,6 +29,10 @@ bw_status bw_pool_create(bw_pool **out, int n_threads, bw_error *err);
 bw_status bw_pool_create_with(bw_pool **out, int n_threads, const bw_pool_options *options, bw_error *err);
 void bw_pool_destroy(bw_pool *pool); /* takes NULL; no run may be in flight */
 int bw_pool_threads(const bw_pool *pool);
+
+/* From now on worker t (>= 1) stays on the t-th processor that the calling thread may use, modulo their number, where
+ * the system allows it. The caller, thread 0, is left free and finds the first one idle. */
+void bw_pool_pin(bw_pool *pool);
 
 /* Calls fn(arg, unit, thread) once for every unit in 0 .. n_units - 1 (n_units <= BW_POOL_MAX_UNITS), in any
  * order, on any thread (0 <= thread < n_threads: for scratch memory), and returns when all are done. One

@@ -317,6 +317,7 @@ static bw_serve_options serve_options_of(const serve_options *o, const key_list 
     bw_serve_options s = bw_serve_defaults();
     s.model_path = o->model;
     s.model.n_threads = o->setup.threads;
+    s.model.pin = o->setup.pin;
     s.model.activations = activations[o->setup.activations + 1];
     s.model.ignore_mtp = o->draft == 1;
     s.engine.context = o->setup.context;

@@ -26,6 +26,7 @@ bw_model *bw_setup_open(const bw_setup *setup, const char *path)
     static const bw_activations activations[] = { BW_ACTIVATIONS_AUTO, BW_ACTIVATIONS_INT8, BW_ACTIVATIONS_F32 };
     const bw_model_options options = {
         .n_threads = setup->threads,
+        .pin = setup->pin,
         .activations = activations[setup->activations + 1],
         .ignore_mtp = setup->draft == BW_DRAFT_OFF,
         .progress = bw_terminal_progress,

@@ -9,6 +9,7 @@
 
 typedef struct bw_setup {
     int threads;     /* 0: one per processor */
+    bool pin;
     int context;     /* 0: not given */
     int kv;          /* bw_kv_type */
     int activations; /* bw_activations, less AUTO */
@@ -23,6 +24,8 @@ typedef struct bw_setup {
     { BW_OPTION_GROUP, .name = "Computing" },                                                                      \
     { BW_OPTION_INT, .name = "--threads", .value = "N", .target = &(s).threads, .low = 0, .high = 1024,            \
       .help = "worker threads; 0, the default: one per processor" },                                               \
+    { BW_OPTION_SET, .name = "--pin", .target = &(s).pin,                                                          \
+      .help = "keep each worker thread on one processor" },                                                        \
     { BW_OPTION_INT, .name = "--ctx", .value = "N", .target = &(s).context, .low = 1, .high = 2147483647,          \
       .help = context_help },                                                                                      \
     { BW_OPTION_CHOICE, .name = "--kv", .value = "f16|f32", .target = &(s).kv, .choices = "f16|f32",               \

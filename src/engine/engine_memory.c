@@ -353,8 +353,11 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->max_drafts = e->limits.max_pending;
     e->n_pages = pool_pages(e->net, &e->options);
     bw_pace_init(&e->pace, e->options.decode_gap_s, e->options.min_prefill);
-    if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)) ||
-        (st = e->backend->ops->reserve(e->backend, &e->limits, err)) ||
+    if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)))
+        goto fail;
+    if (model->pin)
+        bw_cpu_backend_pin(e->backend);
+    if ((st = e->backend->ops->reserve(e->backend, &e->limits, err)) ||
         (st = bw_activations_create(&e->buf, e->net, e->backend, &e->limits, err)) ||
         (st = bw_pages_create(&e->pages, e->backend, codec_of(e->options.kv), &e->net->attn,
                               bw_net_kv_layers(e->net, e->max_drafts > 0), e->n_pages, err)) ||

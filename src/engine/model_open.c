@@ -47,6 +47,8 @@ static bw_status open_weights(bw_model *m, const source *from, const bw_model_op
     const bool reads = !o->no_read_ahead && !o->plan_only && !m->synthetic && fits_memory(m);
     if ((st = bw_cpu_backend_create(&m->backend, o->plan_only ? 1 : m->n_threads, m->cpu_level, err)))
         return st;
+    if (m->pin)
+        bw_cpu_backend_pin(m->backend); /* who packs a part of a matrix later reads it */
     m->disk = (bw_weight_source){ .checkpoint = m->checkpoint };
     const bw_net_source disk = bw_weight_source_of(&m->disk);
     const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only, .source = reads ? &disk : NULL,
@@ -146,6 +148,7 @@ static bw_status open_model(bw_model **out, const source *from, const bw_model_o
     bw_model *m = bw_mem_zalloc(1, sizeof *m, BW_MEM_MISC);
     if (!m)
         return bw_fail_memory(err, "model", sizeof *m);
+    m->pin = o->pin;
     m->n_threads = o->n_threads ? o->n_threads : bw_cpu_count();
     const char *level = o->cpu_level ? o->cpu_level : getenv("BW_CPU");
     m->path = bw_mem_strdup(from->path);

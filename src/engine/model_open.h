@@ -16,6 +16,7 @@ struct bw_model {
     bw_backend *backend; /* placed the weights; every engine computes on one of its own */
     char *cpu_level;
     int n_threads;
+    bool pin;
     bw_net *net;
     bw_weight_source disk; /* what reading the weights took */
     bw_text_source *text; /* NULL: none came with the model */

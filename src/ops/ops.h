@@ -345,6 +345,7 @@ struct bw_backend { /* first member of every backend's own struct */
 /* The CPU backend. level NULL: $BW_CPU, else the best this processor runs.
  * BW_E_ARGUMENT: no such level, or it cannot run here (the message lists those that can). */
 bw_status bw_cpu_backend_create(bw_backend **out, int n_threads, const char *level, bw_error *err);
+void bw_cpu_backend_pin(bw_backend *be); /* its workers stay on a processor each: bw_pool_pin */
 
 /* Bytes of the arrays above, for the memory plan. */
 uint64_t bw_kv_layer_page_bytes(bw_kv_codec codec, const bw_attn_shape *shape); /* k and v of one page */

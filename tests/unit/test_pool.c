@@ -346,7 +346,8 @@ TEST(pinned_workers_stay_on_one_of_the_allowed_processors_each)
     cpu_set_t allowed, after;
     sched_getaffinity(0, sizeof allowed, &allowed);
     const int n_threads = 6;
-    bw_pool *pool = start(n_threads, &(bw_pool_options){ .n_processors = n_threads, .pin = true });
+    bw_pool *pool = start_all(n_threads);
+    bw_pool_pin(pool);
     static places p;
     p.m.n_awaited = n_threads;
     bw_pool_for(pool, n_threads, note_place, &p);

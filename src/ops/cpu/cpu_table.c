@@ -230,3 +230,8 @@ fail:
     backend_destroy(&cpu->base);
     return st;
 }
+
+void bw_cpu_backend_pin(bw_backend *be)
+{
+    bw_pool_pin(bw_cpu_of(be)->pool);
+}
