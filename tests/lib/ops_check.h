@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "lib/check.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/pack.h"
 
 #define OPS_HELPER static inline __attribute__((unused))
 
@@ -35,7 +36,7 @@ static int n_guarded;
 OPS_HELPER void *guarded_bytes(size_t bytes)
 {
     check_that(n_guarded < MAX_GUARDED, "more than %d guarded blocks", MAX_GUARDED);
-    unsigned char *block = malloc(bytes + 2 * GUARD_BYTES);
+    unsigned char *block = aligned_alloc(64, (bytes + 2 * GUARD_BYTES + 63) / 64 * 64);
     check(block);
     memset(block, 0xA5, GUARD_BYTES);
     memset(block + GUARD_BYTES, 0xFF, bytes); /* floats: NaN until they are written */
@@ -165,6 +166,24 @@ OPS_HELPER void check_near_at(const char *file, int line, double got, double wan
     va_end(args);
     check_fail_at(file, line, "%s: got %.9g, want %.9g, off by %.3g, allowed %.3g", where, got, want, fabs(got - want),
                   tolerance);
+}
+
+/* w as kernels that pack want it; the others get it as it is. */
+OPS_HELPER bw_weight packed_for(const bw_cpu_kernels *k, const bw_weight *w)
+{
+    bw_weight packed = *w;
+    if (!k->packs || !w->int8)
+        return packed;
+    const size_t bytes = bw_pack_bytes(w->type, w->rows, w->cols), panel_bytes = bw_pack_panel_bytes(w->type, w->cols);
+    const size_t row_bytes = bw_dtype_row_bytes(w->type, (uint64_t)w->cols);
+    unsigned char *data = guarded_bytes(bytes);
+    memset(data, 0, bytes);
+    for (int r = 0; r < w->rows; r++)
+        bw_pack_row_in(data + (size_t)(r / BW_PANEL_ROWS) * panel_bytes, w->type, w->cols, r % BW_PANEL_ROWS,
+                       (const unsigned char *)w->data + (size_t)r * row_bytes);
+    packed.packed = true;
+    packed.data = data;
+    return packed;
 }
 
 #endif

@@ -2,39 +2,60 @@
 #include "lib/ops_check.h"
 #include "ops/cpu/q8.h"
 
+enum { MAX_COLS = 17440 };
+
 typedef struct rows_of_q8 {
     bw_q8_rows q;
     float *values; /* what they stand for, [n, cols] */
 } rows_of_q8;
 
+static bw_q8_rows q8_room(int n, int cols)
+{
+    const size_t entries = (size_t)n * (size_t)(cols / BW_Q8_GROUP);
+    return (bw_q8_rows){ guarded_bytes(entries * BW_Q8_GROUP), guarded_floats(entries), guarded_bytes(entries * 4),
+                         guarded_bytes(entries * 4) };
+}
+
 static rows_of_q8 rounded_rows(const bw_cpu_kernels *k, const float *x, int n, int cols)
 {
-    const size_t groups = (size_t)n * (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
-    rows_of_q8 r = { .q = { guarded_bytes(groups * BW_Q8_GROUP), guarded_floats(groups), guarded_bytes(groups * 4),
-                            guarded_bytes(groups * 4) } };
-    k->quantize(&r.q, x, n, cols);
-    r.values = guarded_floats((size_t)n * (size_t)cols);
+    rows_of_q8 r = { q8_room(n, cols), guarded_floats((size_t)n * (size_t)cols) };
+    k->quantize(&r.q, n, x, 0, n, cols);
     for (int i = 0; i < n; i++)
         for (int c = 0; c < cols; c++) {
-            const size_t chunks = (size_t)i * (size_t)bw_q8_chunks(cols);
-            r.values[(size_t)i * (size_t)cols + (size_t)c] =
-                (float)r.q.q[chunks * BW_Q8_CHUNK + bw_q8_place(c)] * r.q.scale[chunks * BW_Q8_LANES + (size_t)c / 32];
+            const size_t at = bw_q8_entry(n, cols, i, c / BW_Q8_GROUP);
+            r.values[(size_t)i * (size_t)cols + (size_t)c] = (float)r.q.q[at * BW_Q8_GROUP + (size_t)(c % BW_Q8_GROUP)] * r.q.scale[at];
         }
     return r;
 }
 
-static bw_q8_rows one_row(const bw_q8_rows *q, int i, int cols)
+/* Output `out` of one row by itself, added to *y if `add`. */
+static void product_alone(float *y, const bw_cpu_kernels *k, const bw_weight *w, bool int8, int out, const float *x, bool add,
+                          void *scratch)
 {
-    const size_t groups = (size_t)i * (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
-    return (bw_q8_rows){ q->q + groups * BW_Q8_GROUP, q->scale + groups, q->sum + groups, q->half + groups };
+    const int first = w->packed ? out / BW_PANEL_ROWS * BW_PANEL_ROWS : out;
+    const int some = !w->packed ? 1 : w->rows - first < BW_PANEL_ROWS ? w->rows - first : BW_PANEL_ROWS;
+    float outputs[BW_PANEL_ROWS];
+    for (int i = 0; i < some; i++)
+        outputs[i] = *y;
+    if (int8) {
+        static int8_t codes[MAX_COLS];
+        static float scale[MAX_COLS / BW_Q8_GROUP];
+        static int32_t sum[MAX_COLS / BW_Q8_GROUP], half[MAX_COLS / BW_Q8_GROUP];
+        const bw_q8_rows q = { codes, scale, sum, half };
+        k->quantize(&q, 1, x, 0, 1, w->cols);
+        k->matmul_int8(outputs, BW_PANEL_ROWS, w, first, some, &q, 1, add, scratch);
+    } else {
+        k->matmul_float(outputs, BW_PANEL_ROWS, w, first, some, x, 1, add, scratch);
+    }
+    *y = outputs[out - first];
 }
 
 /* One random case: values near the exact sums, no row or output dependent on its company, nothing
  * written between the rows of y. */
 static void try_product(const bw_cpu_kernels *k, const char *level, bw_dtype type, bool int8, int n, int n_out, int cols)
 {
-    const bw_weight w = random_weight(type, n_out + 3, cols, int8);
-    const int first = rnd_int(0, 3), gap = rnd_int(0, 5);
+    const int first = int8 && k->packs ? BW_PANEL_ROWS * rnd_int(0, 1) : rnd_int(0, 3), gap = rnd_int(0, 5);
+    const bw_weight w = random_weight(type, first + n_out + rnd_int(0, 3), cols, int8), packed = packed_for(k, &w);
     const size_t stride = (size_t)(n_out + gap);
     const bool add = rnd_int(0, 1);
     float *x = guarded_floats((size_t)n * (size_t)cols), *y = guarded_floats((size_t)n * stride);
@@ -46,14 +67,14 @@ static void try_product(const bw_cpu_kernels *k, const char *level, bw_dtype typ
     rows_of_q8 q = { 0 };
     if (int8) {
         q = rounded_rows(k, x, n, cols);
-        k->matmul_int8(y, stride, &w, first, n_out, &q.q, n, add, scratch);
+        k->matmul_int8(y, stride, &packed, first, n_out, &q.q, n, add, scratch);
     } else {
         k->matmul_float(y, stride, &w, first, n_out, x, n, add, scratch);
     }
     const float *values = int8 ? q.values : x;
-    /* float: cols products in at least 8 partial sums and their tree; int8: cols / 32 terms in 16, each
+    /* float: cols products in at least 8 partial sums and their tree; int8: cols / 32 terms in turn, each
      * rounded four times. The weight itself has up to three roundings. */
-    const double eps = FLT_EPSILON * (int8 ? cols / 512 + 12 : cols / 8 + 8);
+    const double eps = FLT_EPSILON * (int8 ? cols / 32 + 12 : cols / 8 + 8);
     for (int o = 0; o < n_out; o++) {
         weight_values(row, &w, first + o);
         double largest = 0;
@@ -77,12 +98,7 @@ static void try_product(const bw_cpu_kernels *k, const char *level, bw_dtype typ
             check(same_bits(&y[(size_t)r * stride + (size_t)i], &before[(size_t)r * stride + (size_t)i], 1));
         const int o = rnd_int(0, n_out - 1);
         *one = before[(size_t)r * stride + (size_t)o];
-        if (int8) {
-            const bw_q8_rows alone = one_row(&q.q, r, cols);
-            k->matmul_int8(one, 1, &w, first + o, 1, &alone, 1, add, scratch);
-        } else {
-            k->matmul_float(one, 1, &w, first + o, 1, x + (size_t)r * (size_t)cols, 1, add, scratch);
-        }
+        product_alone(one, k, &packed, int8, first + o, x + (size_t)r * (size_t)cols, add, scratch);
         check_that(same_bits(one, &y[(size_t)r * stride + (size_t)o], 1),
                    "%s %s%s: row %d of %d, out %d of %d, cols %d: %.9g alone, %.9g in company", level,
                    bw_dtype_get(type)->name, int8 ? " int8" : "", r, n, o, n_out, cols, *one,
@@ -155,8 +171,9 @@ TEST(extreme_codes_do_not_saturate)
                     want += (double)row[c] * x[c];
                     size += fabs((double)row[c] * x[c]);
                 }
+                const bw_weight packed = packed_for(&k, &w);
                 const rows_of_q8 q = rounded_rows(&k, x, 1, COLS);
-                k.matmul_int8(y, 1, &w, 0, 1, &q.q, 1, false, guarded_bytes(k.matmul_scratch_bytes(COLS)));
+                k.matmul_int8(y, 1, &packed, 0, 1, &q.q, 1, false, guarded_bytes(k.matmul_scratch_bytes(COLS)));
                 check_near(*y, want, 8 * FLT_EPSILON * size, "%s %s of bytes %#x", level, info->name, fills[i / 2]);
                 check_guards();
             }
@@ -197,6 +214,7 @@ TEST(project_is_norm_then_products_on_any_number_of_threads)
             for (int o = 0; o < 4; o++) {
                 const bw_dtype type = (bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1);
                 weights[o] = random_weight(type, rnd_int(1, o ? 300 : 700), cols, !bw_dtype_is_float(type) && rnd_int(0, 1));
+                weights[o] = packed_for(&k, &weights[o]);
                 outs[o] = guarded_floats((size_t)n * (size_t)weights[o].rows);
                 want[o] = guarded_floats((size_t)n * (size_t)weights[o].rows);
             }
@@ -231,9 +249,9 @@ TEST(ffn_up_and_project_add_compose_their_parts)
             const int n = random_n(), hidden = 256 * rnd_int(1, 2), ffn = 256 * rnd_int(1, 2);
             const bw_dtype type = (bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1), other = (bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1);
             const bw_op_limits limits = limits_for(n, hidden > ffn ? hidden : ffn, ffn);
-            const bw_weight gate = random_weight(type, ffn, hidden, i % 2 && !bw_dtype_is_float(type));
-            const bw_weight up = random_weight(other, ffn, hidden, i % 3 && !bw_dtype_is_float(other));
-            const bw_weight down = random_weight(type, hidden, ffn, i % 2 && !bw_dtype_is_float(type));
+            const bw_weight gate_file = random_weight(type, ffn, hidden, i % 2 && !bw_dtype_is_float(type)), gate = packed_for(&k, &gate_file);
+            const bw_weight up_file = random_weight(other, ffn, hidden, i % 3 && !bw_dtype_is_float(other)), up = packed_for(&k, &up_file);
+            const bw_weight down_file = random_weight(type, hidden, ffn, i % 2 && !bw_dtype_is_float(type)), down = packed_for(&k, &down_file);
             float *x = guarded_floats((size_t)n * (size_t)hidden), *w = random_floats((size_t)hidden, 1);
             float *gates = guarded_floats((size_t)n * (size_t)ffn), *ups = guarded_floats((size_t)n * (size_t)ffn);
             float *got = guarded_floats((size_t)n * (size_t)ffn), *y = guarded_floats((size_t)n * (size_t)hidden);

@@ -34,6 +34,26 @@ static moe_case make_case(bw_moe_shape shape, int hidden, int n, bw_dtype type, 
     return m;
 }
 
+static bw_weight placed(bw_backend *be, const bw_weight *w)
+{
+    bw_weight out;
+    bw_error err;
+    check_ok(be->ops->place(be, &out, &(bw_place_args){ .type = w->type, .rows = w->rows, .cols = w->cols, .host = w->data, .int8 = w->int8 }, &err), err);
+    return out;
+}
+
+static bw_expert placed_expert(bw_backend *be, const bw_expert *e)
+{
+    return (bw_expert){ placed(be, &e->gate), placed(be, &e->up), placed(be, &e->down) };
+}
+
+static void unplace_expert(bw_backend *be, bw_expert *e)
+{
+    be->ops->unplace(be, &e->gate);
+    be->ops->unplace(be, &e->up);
+    be->ops->unplace(be, &e->down);
+}
+
 /* Runs the case from `first` for n rows; out [n, hidden] */
 static void run_case(const moe_case *m, const char *level, int threads, int first, int n, float *out)
 {
@@ -51,7 +71,17 @@ static void run_case(const moe_case *m, const char *level, int threads, int firs
     memcpy(out, m->x + (size_t)first * (size_t)m->hidden, (size_t)n * (size_t)m->hidden * sizeof *out);
     check_ok(bw_cpu_backend_create(&be, threads, level, &err), err);
     check_ok(be->ops->reserve(be, &limits, &err), err);
+    bw_expert *experts = malloc((size_t)m->shape.n_experts * sizeof *experts);
+    check(experts);
+    for (int e = 0; e < m->shape.n_experts; e++)
+        experts[e] = placed_expert(be, &m->experts[e]);
+    args.experts = experts;
+    args.shared = placed_expert(be, &m->args.shared);
     be->ops->moe(be, &args);
+    for (int e = 0; e < m->shape.n_experts; e++)
+        unplace_expert(be, &experts[e]);
+    unplace_expert(be, &args.shared);
+    free(experts);
     be->ops->destroy(be);
 }
 

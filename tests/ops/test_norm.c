@@ -58,9 +58,9 @@ TEST(norm_pair_puts_two_norms_side_by_side)
     }
 }
 
-static bw_q8_rows q8_rows(size_t groups)
+static bw_q8_rows q8_rows(size_t entries)
 {
-    return (bw_q8_rows){ guarded_bytes(32 * groups), guarded_floats(groups), guarded_bytes(4 * groups), guarded_bytes(4 * groups) };
+    return (bw_q8_rows){ guarded_bytes(32 * entries), guarded_floats(entries), guarded_bytes(4 * entries), guarded_bytes(4 * entries) };
 }
 
 TEST(rounding_to_int8_is_within_half_a_step_and_the_same_at_every_level)
@@ -69,33 +69,30 @@ TEST(rounding_to_int8_is_within_half_a_step_and_the_same_at_every_level)
     level_kernels(&ref, "ref");
     each_level (level, k)
         for (int i = 0; i < 100; i++) {
-            const int n = rnd_int(1, 5), cols = 32 * rnd_int(1, 70);
-            const size_t chunks = (size_t)bw_q8_chunks(cols), groups = (size_t)n * chunks * BW_Q8_LANES;
+            const int n = rnd_int(1, 35), cols = 32 * rnd_int(1, 70), cut = rnd_int(0, n);
+            const size_t entries = (size_t)n * (size_t)(cols / 32);
             float *x = guarded_floats((size_t)n * (size_t)cols);
             random_rows(x, n, cols);
             if (i % 10 == 0)
                 for (int c = 0; c < cols; c++)
                     x[c] = ldexpf(rnd_float(), rnd_int(-149, 120)); /* down to subnormals */
-            const bw_q8_rows want = q8_rows(groups), got = q8_rows(groups);
-            ref.quantize(&want, x, n, cols);
-            k.quantize(&got, x, n, cols);
-            check_that(memcmp(got.q, want.q, 32 * groups) == 0, "%s: codes, cols=%d", level, cols);
-            check_that(same_bits(got.scale, want.scale, groups), "%s: scales, cols=%d", level, cols);
-            check_that(memcmp(got.sum, want.sum, 4 * groups) == 0, "%s: sums, cols=%d", level, cols);
-            check_that(memcmp(got.half, want.half, 4 * groups) == 0, "%s: half sums, cols=%d", level, cols);
+            const bw_q8_rows want = q8_rows(entries), got = q8_rows(entries);
+            ref.quantize(&want, n, x, 0, n, cols);
+            k.quantize(&got, n, x, 0, cut, cols);
+            k.quantize(&got, n, x + (size_t)cut * (size_t)cols, cut, n - cut, cols);
+            check_that(memcmp(got.q, want.q, 32 * entries) == 0, "%s: codes, cols=%d", level, cols);
+            check_that(same_bits(got.scale, want.scale, entries), "%s: scales, cols=%d", level, cols);
+            check_that(memcmp(got.sum, want.sum, 4 * entries) == 0, "%s: sums, cols=%d", level, cols);
+            check_that(memcmp(got.half, want.half, 4 * entries) == 0, "%s: half sums, cols=%d", level, cols);
             for (int r = 0; r < n; r++)
-                for (int g = 0; g < (int)chunks * BW_Q8_LANES; g++) {
-                    const size_t at = (size_t)r * chunks * BW_Q8_LANES + (size_t)g;
+                for (int g = 0; g < cols / 32; g++) {
+                    const size_t at = bw_q8_entry(n, cols, r, g);
                     int sum = 0, half = 0;
                     for (int c = 0; c < 32; c++) {
-                        const int q = got.q[(size_t)r * chunks * BW_Q8_CHUNK + bw_q8_place(32 * g + c)];
+                        const int q = got.q[32 * at + (size_t)c];
+                        const double v = x[(size_t)r * (size_t)cols + (size_t)(32 * g + c)], step = got.scale[at];
                         sum += q;
                         half += c < 16 ? q : 0;
-                        if (32 * g + c >= cols) {
-                            check(q == 0 && got.scale[at] == 0);
-                            continue;
-                        }
-                        const double v = x[(size_t)r * (size_t)cols + (size_t)(32 * g + c)], step = got.scale[at];
                         check(q >= -127 && q <= 127);
                         check_near(q * step, v, step * (0.5 + 1e-4) + 1.5e-36, "%s row %d col %d", level, r, 32 * g + c);
                     }
@@ -110,11 +107,11 @@ TEST(ties_round_to_even)
     bw_cpu_kernels k;
     each_level (level, k) {
         float x[32] = { 127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 63.5f }; /* step 1 */
-        const bw_q8_rows q = q8_rows(BW_Q8_LANES);
+        const bw_q8_rows q = q8_rows(1);
         static const int want[] = { 127, 0, 2, 2, 0, -2, -2, 64 };
-        k.quantize(&q, x, 1, 32);
+        k.quantize(&q, 1, x, 0, 1, 32);
         for (int c = 0; c < 8; c++)
-            check_int(q.q[bw_q8_place(c)], want[c]);
+            check_int(q.q[c], want[c]);
         check_guards();
     }
 }
@@ -128,10 +125,10 @@ TEST(a_nan_or_infinity_makes_its_own_group_not_a_number)
             for (int c = 0; c < 96; c++)
                 x[c] = rnd_float();
             x[40] = bad ? INFINITY : NAN;
-            const bw_q8_rows q = q8_rows(BW_Q8_LANES);
-            k.quantize(&q, x, 1, 96);
+            const bw_q8_rows q = q8_rows(3);
+            k.quantize(&q, 1, x, 0, 1, 96);
             check(isfinite(q.scale[0]) && !isfinite(q.scale[1]) && isfinite(q.scale[2]));
-            for (int c = 0; c < BW_Q8_CHUNK; c++)
+            for (int c = 0; c < 96; c++)
                 check(q.q[c] >= -127);
             check_guards();
         }

@@ -15,12 +15,16 @@ enum { BW_Q8_GROUP = 32 };
 /* Rows rounded to int8 in groups of 32: x[c] ~ scale[c / 32] * q, scale = max |x| of the group / 127,
  * q = round to nearest even of x / scale, in -127 .. 127; a group with max |x| < 1.5e-36 (no exact
  * scale in f32) is zero. A NaN makes its group's scale NaN. cols is a multiple of 32. Every level writes
- * the same bits, in the order and with the zero padding that q8.h describes. */
+ * the same bits.
+ *
+ * Rows lie in blocks of 16, so that a tile of rows meets a group in one stretch: group g of row r is entry
+ * bw_q8_entry(n, cols, r, g) of the arrays. The last block has what is left of the rows; one row is in plain
+ * order. */
 typedef struct bw_q8_rows {
-    int8_t *q;     /* [n, chunks(cols) * 512], column c at bw_q8_place(c) */
-    float *scale;  /* [n, chunks(cols) * 16] by group */
-    int32_t *sum;  /* the same shape: of q in the group, for types with a minimum */
-    int32_t *half; /* the same shape: of q in the group's first 16 columns */
+    int8_t *q;     /* [entries, 32] */
+    float *scale;  /* [entries] */
+    int32_t *sum;  /* [entries] of q in the group */
+    int32_t *half; /* [entries] of q in the group's first 16 columns */
 } bw_q8_rows;
 
 /* Queries of one KV group: row r, at position n_pos - 1 + r of a sequence, sees positions 0 .. n_pos - 1 + r. */
@@ -37,11 +41,19 @@ typedef struct bw_attn_sums {
     float *out;       /* [n, d] */
     float *max, *sum; /* [n] */
 } bw_attn_sums;
+enum { BW_Q8_BLOCK = 16 };
+
+static inline size_t bw_q8_entry(int n, int cols, int row, int group)
+{
+    const int block = row / BW_Q8_BLOCK * BW_Q8_BLOCK, in = n - block < BW_Q8_BLOCK ? n - block : BW_Q8_BLOCK;
+    return (size_t)block * (size_t)(cols / BW_Q8_GROUP) + (size_t)group * (size_t)in + (size_t)(row - block);
+}
 
 typedef struct bw_cpu_kernels {
     /* out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w */
     void (*rms_norm)(float *out, const float *x, const float *w, int n, int d, float eps);
-    void (*quantize)(const bw_q8_rows *out, const float *x, int n, int cols);
+    /* Rows first .. first + n - 1 of the n_all that `out` holds; x is row `first`. */
+    void (*quantize)(const bw_q8_rows *out, int n_all, const float *x, int first, int n, int cols);
     /* y[r * y_stride + o] (+)= sum_c W[first + o][c] * x[r][c], o < n_out, r < n.
      * _float: any type as the file has it, widened to f32. _int8: quantised types, packed if `packs` is set
      * (pack.h; first is then a multiple of 16), else as the file has them; w->packed says the same.
@@ -111,6 +123,7 @@ void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
 void bw_cpu_fill_avx2_probe(bw_cpu_kernels *k);    /* probe_avx2.c */
 void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k);   /* norm_avx512.c */
 void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
+void bw_cpu_fill_avx512_packed(bw_cpu_kernels *k); /* packed_avx512.c: products of packed weights */
 void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
 void bw_cpu_fill_avx512_probe(bw_cpu_kernels *k);  /* probe_avx512.c */
 

@@ -11,7 +11,7 @@
 static const struct level {
     const char *name;        /* what BW_CPU= accepts */
     bool (*runs_here)(void); /* the processor has it and the system saves its registers */
-    void (*fill[4])(bw_cpu_kernels *k);
+    void (*fill[5])(bw_cpu_kernels *k);
 } levels[] = {
     { "ref", bw_cpu_is_any, { bw_cpu_fill_ref_matmul, bw_cpu_fill_ref_mixer, bw_cpu_fill_ref_probe } },
 #if defined(__x86_64__)
@@ -20,7 +20,8 @@ static const struct level {
       { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_mixer, bw_cpu_fill_avx2_probe } },
     { "avx512",
       bw_cpu_has_avx512_vnni,
-      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_mixer, bw_cpu_fill_avx512_probe } },
+      { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_packed, bw_cpu_fill_avx512_mixer,
+        bw_cpu_fill_avx512_probe } },
 #endif
 };
 

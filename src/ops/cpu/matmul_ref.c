@@ -44,24 +44,18 @@ static void quantize_group(int8_t *q, float *scale, int32_t *sum, int32_t *half,
     *sum = *half = 0;
     for (int i = 0; i < BW_Q8_GROUP; i++) {
         int8_t v = *scale == 0 ? 0 : round_to_int8(x[i] / *scale);
-        q[bw_q8_place(i)] = v; /* i < 32: the places of group 0 */
+        q[i] = v;
         *sum += v;
         *half += i < BW_Q8_GROUP / 2 ? v : 0;
     }
 }
 
-static void quantize(const bw_q8_rows *out, const float *x, int n, int cols)
+static void quantize(const bw_q8_rows *out, int n_all, const float *x, int first, int n, int cols)
 {
-    const size_t groups = (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
-    memset(out->q, 0, (size_t)n * groups * BW_Q8_GROUP);
-    memset(out->scale, 0, (size_t)n * groups * sizeof *out->scale);
-    memset(out->sum, 0, (size_t)n * groups * sizeof *out->sum);
-    memset(out->half, 0, (size_t)n * groups * sizeof *out->half);
-    for (int r = 0; r < n; r++)
+    for (int r = first; r < first + n; r++, x += cols)
         for (int g = 0; g < cols / BW_Q8_GROUP; g++) {
-            const size_t at = (size_t)r * groups + (size_t)g;
-            quantize_group(out->q + (size_t)r * groups * BW_Q8_GROUP + bw_q8_place(32 * g), out->scale + at,
-                           out->sum + at, out->half + at, x + (size_t)r * (size_t)cols + 32 * g);
+            const size_t at = bw_q8_entry(n_all, cols, r, g);
+            quantize_group(out->q + at * BW_Q8_GROUP, &out->scale[at], &out->sum[at], &out->half[at], x + BW_Q8_GROUP * g);
         }
 }
 
@@ -87,14 +81,13 @@ static void matmul_float(float *y, size_t y_stride, const bw_weight *w, int firs
     }
 }
 
-/* Group g of a chunk times 32 rounded columns at q (their places as in group 0), all in integers but
- * the scales. */
+/* Group g of a chunk times 32 rounded columns at q, all in integers but the scales. */
 static double group_product(const bw_q8_chunk *w, bw_dtype type, int g, const int8_t *q, float scale)
 {
     int32_t dot[2] = { 0, 0 }, sum[2] = { 0, 0 };
     for (int i = 0; i < BW_Q8_GROUP; i++) {
-        dot[i / 16] += w->code[32 * g + i] * q[bw_q8_place(i)];
-        sum[i / 16] += q[bw_q8_place(i)];
+        dot[i / 16] += w->code[32 * g + i] * q[i];
+        sum[i / 16] += q[i];
     }
     int32_t coded = bw_q8_has_sub(type) ? w->sub[0][g] * dot[0] + w->sub[1][g] * dot[1] : dot[0] + dot[1];
     double value = (double)coded * w->scale[g];
@@ -109,17 +102,15 @@ static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first
                         bool add, void *scratch)
 {
     bw_q8_chunk *chunks = scratch;
-    const int n_chunks = bw_q8_chunks(w->cols), n_groups = w->cols / BW_Q8_GROUP;
-    const size_t groups = (size_t)n_chunks * BW_Q8_LANES;
     for (int o = 0; o < n_out; o++) {
         bw_q8_unpack_row(chunks, bw_q8_unpack_ref[w->type], weight_row(w, first + o),
                          bw_dtype_row_bytes(w->type, BW_Q8_CHUNK), w->cols);
         for (int r = 0; r < n; r++) {
-            const int8_t *q = x->q + (size_t)r * groups * BW_Q8_GROUP;
             double sum = 0;
-            for (int g = 0; g < n_groups; g++)
-                sum += group_product(&chunks[g / BW_Q8_LANES], w->type, g % BW_Q8_LANES, q + bw_q8_place(32 * g),
-                                     x->scale[(size_t)r * groups + (size_t)g]);
+            for (int g = 0; g < w->cols / BW_Q8_GROUP; g++) {
+                const size_t at = bw_q8_entry(n, w->cols, r, g);
+                sum += group_product(&chunks[g / BW_Q8_LANES], w->type, g % BW_Q8_LANES, x->q + at * BW_Q8_GROUP, x->scale[at]);
+            }
             float *out = y + (size_t)r * y_stride + o;
             *out = add ? *out + (float)sum : (float)sum;
         }

@@ -20,8 +20,9 @@ typedef struct moe_job {
     float *share;       /* [n, n_used] */
     int32_t *first;     /* [n_experts + 1] of the expert's entries */
     int32_t *entry;     /* [n, n_used] */
-    int32_t *row_of;    /* [n_entries] */
-    bw_rows gathered;   /* [n_entries] */
+    int32_t *expert_of; /* [n_entries] */
+    bw_rows gathered;   /* [n_entries], an expert's entries as rows of their own */
+    bw_rows middle;     /* the same of `hidden` */
     float *gathered_x;  /* what gathered.x is, writable; the experts' outputs afterwards */
     float *hidden;      /* [n_entries, ffn] */
     float *shared_hidden, *shared_out;
@@ -63,39 +64,56 @@ static void sort_entries(moe_job *j)
         j->first[e + 1] += j->first[e];
     for (int i = 0; i < j->n_entries; i++) {
         j->entry[i] = j->first[j->chosen[i]]++; /* first[e] becomes the end of e ... */
-        j->row_of[j->entry[i]] = i / j->n_used;
+        j->expert_of[j->entry[i]] = j->chosen[i];
     }
     for (int e = n_experts; e > 0; e--) /* ... that is the start of e + 1 */
         j->first[e] = j->first[e - 1];
     j->first[0] = 0;
 }
 
-static void gather_entry(void *arg, int entry, int thread)
+/* The rows of an expert: its entries are rows 0 .. of an object of their own. */
+static bw_rows rows_of_expert(const moe_job *j, const bw_rows *rows, int expert, int cols)
+{
+    const size_t first = (size_t)j->first[expert], groups = (size_t)(cols / BW_Q8_GROUP);
+    bw_rows own = *rows;
+    own.x += first * (size_t)cols;
+    if (own.q.q) {
+        own.q.q += first * groups * BW_Q8_GROUP;
+        own.q.scale += first * groups;
+        own.q.sum += first * groups;
+        own.q.half += first * groups;
+    }
+    return own;
+}
+
+static void gather_entry(void *arg, int i, int thread)
 {
     moe_job *j = arg;
-    const int row = j->row_of[entry];
+    const int row = i / j->n_used, entry = j->entry[i], expert = j->chosen[i], groups = j->width / BW_Q8_GROUP;
     (void)thread;
     memcpy(j->gathered_x + (size_t)entry * (size_t)j->width, j->rows.x + (size_t)row * (size_t)j->width,
            (size_t)j->width * sizeof(float));
-    if (j->int8_in) {
-        const size_t groups = (size_t)bw_q8_chunks(j->width) * BW_Q8_LANES;
-        const bw_q8_rows from = bw_q8_row(&j->rows.q, row, j->width), to = bw_q8_row(&j->gathered.q, entry, j->width);
-        memcpy(to.q, from.q, groups * BW_Q8_GROUP);
-        memcpy(to.scale, from.scale, groups * sizeof *to.scale);
-        memcpy(to.sum, from.sum, groups * sizeof *to.sum);
-        memcpy(to.half, from.half, groups * sizeof *to.half);
+    if (!j->int8_in)
+        return;
+    const bw_q8_rows *from = &j->rows.q, to = rows_of_expert(j, &j->gathered, expert, j->width).q;
+    const int first = j->first[expert], count = j->first[expert + 1] - first;
+    for (int g = 0; g < groups; g++) {
+        const size_t source = bw_q8_entry(j->n, j->width, row, g), place = bw_q8_entry(count, j->width, entry - first, g);
+        memcpy(to.q + place * BW_Q8_GROUP, from->q + source * BW_Q8_GROUP, BW_Q8_GROUP);
+        to.scale[place] = from->scale[source];
+        to.sum[place] = from->sum[source];
+        to.half[place] = from->half[source];
     }
 }
 
-/* rows from `entry` on, of entries */
-static bw_rows rows_from(const bw_rows *rows, int entry, int cols)
+/* The hidden row of an entry, rounded. */
+static void round_entry(void *arg, int entry, int thread)
 {
-    bw_rows from = *rows;
-    if (from.x)
-        from.x += (size_t)entry * (size_t)cols;
-    if (from.q.q)
-        from.q = bw_q8_row(&from.q, entry, cols);
-    return from;
+    moe_job *j = arg;
+    const int ffn = j->args->shape->ffn, expert = j->expert_of[entry], first = j->first[expert];
+    const bw_q8_rows rows = rows_of_expert(j, &j->middle, expert, ffn).q;
+    (void)thread;
+    j->cpu->k.quantize(&rows, j->first[expert + 1] - first, j->hidden + (size_t)entry * (size_t)ffn, entry - first, 1, ffn);
 }
 
 static void run_up(moe_job *j)
@@ -106,7 +124,7 @@ static void run_up(moe_job *j)
         const int first = j->first[e], count = j->first[e + 1] - first;
         if (count > 0)
             j->products[n++] = (bw_product){ .w = &a->experts[e].gate, .up = &a->experts[e].up, .n = count,
-                                             .rows = rows_from(&j->gathered, first, j->width),
+                                             .rows = rows_of_expert(j, &j->gathered, e, j->width),
                                              .y = j->hidden + (size_t)first * (size_t)a->shape->ffn,
                                              .y_stride = (size_t)a->shape->ffn };
     }
@@ -121,13 +139,18 @@ static void run_down(moe_job *j, bw_carver *carver, bool int8)
 {
     const bw_moe_args *a = j->args;
     const int ffn = a->shape->ffn, shared_ffn = a->shape->shared_ffn;
-    const bw_rows hidden = bw_rows_ready(j->cpu, carver, j->hidden, j->n_entries, ffn, NULL, 0, int8);
+    j->middle = (bw_rows){ .x = j->hidden };
+    if (int8) {
+        j->middle.q = bw_q8_carve(carver, j->n_entries, ffn);
+        bw_pool_for(j->cpu->pool, j->n_entries, round_entry, j);
+    }
     const bw_rows shared = bw_rows_ready(j->cpu, carver, j->shared_hidden, j->n, shared_ffn, NULL, 0, a->shared.down.int8);
     int n = 0;
     for (int e = 0; e < a->shape->n_experts; e++) {
         const int first = j->first[e], count = j->first[e + 1] - first;
         if (count > 0)
-            j->products[n++] = (bw_product){ .w = &a->experts[e].down, .n = count, .rows = rows_from(&hidden, first, ffn),
+            j->products[n++] = (bw_product){ .w = &a->experts[e].down, .n = count,
+                                             .rows = rows_of_expert(j, &j->middle, e, ffn),
                                              .y = j->gathered_x + (size_t)first * (size_t)j->width,
                                              .y_stride = (size_t)j->width };
     }
@@ -169,7 +192,7 @@ static void carve_job(moe_job *j, bw_carver *carver)
     j->share = bw_carve(carver, entries * sizeof *j->share);
     j->first = bw_carve(carver, (n_experts + 1) * sizeof *j->first);
     j->entry = bw_carve(carver, entries * sizeof *j->entry);
-    j->row_of = bw_carve(carver, entries * sizeof *j->row_of);
+    j->expert_of = bw_carve(carver, entries * sizeof *j->expert_of);
     j->gathered_x = bw_carve(carver, entries * width * sizeof(float));
     j->hidden = bw_carve(carver, entries * (size_t)j->args->shape->ffn * sizeof(float));
     j->shared_hidden = bw_carve(carver, n * (size_t)j->args->shape->shared_ffn * sizeof(float));

@@ -106,13 +106,12 @@ static inline float group_max(const float *x)
     return _mm_cvtss_f32(_mm_castsi128_ps(m));
 }
 
-static void quantize_group(int8_t *place, float *scale, int32_t *sum, int32_t *half, const float *x)
+static void quantize_group(int8_t *q, float *scale, int32_t *sum, int32_t *half, const float *x)
 {
     const float max = group_max(x);
     *scale = max < 1.5e-36f ? 0 : max / 127.0f;
     const __m256 divisor = _mm256_set1_ps(*scale == 0 ? INFINITY : *scale);
     __m256i codes[4];
-    uint32_t dwords[8];
     for (int i = 0; i < 4; i++)
         codes[i] = code_of(_mm256_loadu_ps(x + 8 * i), divisor);
     const __m256i first = _mm256_add_epi32(codes[0], codes[1]), second = _mm256_add_epi32(codes[2], codes[3]);
@@ -120,29 +119,16 @@ static void quantize_group(int8_t *place, float *scale, int32_t *sum, int32_t *h
     *sum = sum_of_ints(_mm256_add_epi32(first, second));
     /* packs work within 128-bit halves: columns come out as dwords 0 2 4 6 | 1 3 5 7 */
     const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(codes[0], codes[1]), _mm256_packs_epi32(codes[2], codes[3]));
-    _mm256_storeu_si256((__m256i *)dwords, packed);
-    for (int i = 0; i < 8; i++)
-        memcpy(place + 64 * i, &dwords[i / 2 + i % 2 * 4], 4);
+    _mm256_storeu_si256((__m256i *)q, _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
 }
 
-static void quantize(const bw_q8_rows *out, const float *x, int n, int cols)
+static void quantize(const bw_q8_rows *out, int n_all, const float *x, int first, int n, int cols)
 {
-    const int chunks = bw_q8_chunks(cols), n_groups = cols / BW_Q8_GROUP, padded = chunks * BW_Q8_LANES;
-    for (int r = 0; r < n; r++, x += cols) {
-        int8_t *q = out->q + (size_t)r * (size_t)chunks * BW_Q8_CHUNK;
-        const size_t at = (size_t)r * (size_t)padded;
-        if (n_groups < padded) {
-            memset(q + (size_t)(chunks - 1) * BW_Q8_CHUNK, 0, BW_Q8_CHUNK);
-            memset(out->scale + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->scale);
-            memset(out->sum + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->sum);
-            memset(out->half + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->half);
+    for (int r = first; r < first + n; r++, x += cols)
+        for (int g = 0; g < cols / BW_Q8_GROUP; g++) {
+            const size_t at = bw_q8_entry(n_all, cols, r, g);
+            quantize_group(out->q + at * BW_Q8_GROUP, &out->scale[at], &out->sum[at], &out->half[at], x + BW_Q8_GROUP * g);
         }
-        for (int g = 0; g < n_groups; g++) {
-            const size_t i = at + (size_t)g;
-            quantize_group(q + bw_q8_place(BW_Q8_GROUP * g), &out->scale[i], &out->sum[i], &out->half[i],
-                           x + BW_Q8_GROUP * g);
-        }
-    }
 }
 
 void bw_cpu_fill_avx2_norm(bw_cpu_kernels *k)

@@ -82,31 +82,19 @@ static inline float quantize_group(__m512i codes[2], const float *x)
     return scale;
 }
 
-static void quantize(const bw_q8_rows *out, const float *x, int n, int cols)
+static void quantize(const bw_q8_rows *out, int n_all, const float *x, int first, int n, int cols)
 {
-    const int chunks = bw_q8_chunks(cols), n_groups = cols / BW_Q8_GROUP, padded = chunks * BW_Q8_LANES;
-    for (int r = 0; r < n; r++, x += cols) {
-        int8_t *q = out->q + (size_t)r * (size_t)chunks * BW_Q8_CHUNK;
-        const size_t at = (size_t)r * (size_t)padded;
-        if (n_groups < padded) {
-            memset(q + (size_t)(chunks - 1) * BW_Q8_CHUNK, 0, BW_Q8_CHUNK);
-            memset(out->scale + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->scale);
-            memset(out->sum + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->sum);
-            memset(out->half + at + n_groups, 0, (size_t)(padded - n_groups) * sizeof *out->half);
-        }
-        for (int g = 0; g < n_groups; g++) {
+    for (int r = first; r < first + n; r++, x += cols)
+        for (int g = 0; g < cols / BW_Q8_GROUP; g++) {
+            const size_t at = bw_q8_entry(n_all, cols, r, g);
             __m512i codes[2];
-            uint32_t dwords[8];
-            out->scale[at + (size_t)g] = quantize_group(codes, x + BW_Q8_GROUP * g);
-            out->half[at + (size_t)g] = _mm512_reduce_add_epi32(codes[0]);
-            out->sum[at + (size_t)g] = _mm512_reduce_add_epi32(_mm512_add_epi32(codes[0], codes[1]));
-            _mm_storeu_si128((__m128i *)dwords, _mm512_cvtepi32_epi8(codes[0]));
-            _mm_storeu_si128((__m128i *)(dwords + 4), _mm512_cvtepi32_epi8(codes[1]));
-            int8_t *place = q + bw_q8_place(BW_Q8_GROUP * g);
-            for (int i = 0; i < 8; i++)
-                memcpy(place + 64 * i, &dwords[i], 4);
+            out->scale[at] = quantize_group(codes, x + BW_Q8_GROUP * g);
+            out->half[at] = _mm512_reduce_add_epi32(codes[0]);
+            out->sum[at] = _mm512_reduce_add_epi32(_mm512_add_epi32(codes[0], codes[1]));
+            __m128i *q = (__m128i *)(out->q + at * BW_Q8_GROUP);
+            _mm_storeu_si128(q, _mm512_cvtepi32_epi8(codes[0]));
+            _mm_storeu_si128(q + 1, _mm512_cvtepi32_epi8(codes[1]));
         }
-    }
 }
 
 void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k)

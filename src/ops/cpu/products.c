@@ -3,25 +3,19 @@
 
 size_t bw_q8_carved_bytes(int n, int cols)
 {
-    const size_t groups = (size_t)n * (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
-    return bw_carved_bytes(groups * BW_Q8_GROUP) + 3 * bw_carved_bytes(groups * sizeof(float));
+    const size_t entries = (size_t)n * (size_t)(cols / BW_Q8_GROUP);
+    return bw_carved_bytes(entries * BW_Q8_GROUP) + 3 * bw_carved_bytes(entries * sizeof(float));
 }
 
 bw_q8_rows bw_q8_carve(bw_carver *carver, int n, int cols)
 {
-    const size_t groups = (size_t)n * (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
+    const size_t entries = (size_t)n * (size_t)(cols / BW_Q8_GROUP);
     bw_q8_rows q;
-    q.q = bw_carve(carver, groups * BW_Q8_GROUP);
-    q.scale = bw_carve(carver, groups * sizeof *q.scale);
-    q.sum = bw_carve(carver, groups * sizeof *q.sum);
-    q.half = bw_carve(carver, groups * sizeof *q.half);
+    q.q = bw_carve(carver, entries * BW_Q8_GROUP);
+    q.scale = bw_carve(carver, entries * sizeof *q.scale);
+    q.sum = bw_carve(carver, entries * sizeof *q.sum);
+    q.half = bw_carve(carver, entries * sizeof *q.half);
     return q;
-}
-
-bw_q8_rows bw_q8_row(const bw_q8_rows *q, int i, int cols)
-{
-    const size_t groups = (size_t)i * (size_t)bw_q8_chunks(cols) * BW_Q8_LANES;
-    return (bw_q8_rows){ q->q + groups * BW_Q8_GROUP, q->scale + groups, q->sum + groups, q->half + groups };
 }
 
 /* ---- rows ---- */
@@ -46,10 +40,8 @@ static void ready_unit(void *arg, int unit, int thread)
         j->cpu->k.rms_norm(j->normed + at, x, j->w, n, j->cols, j->eps);
         x = j->normed + at;
     }
-    if (j->q) {
-        const bw_q8_rows q = bw_q8_row(j->q, first, j->cols);
-        j->cpu->k.quantize(&q, x, n, j->cols);
-    }
+    if (j->q)
+        j->cpu->k.quantize(j->q, j->n, x, first, n, j->cols);
 }
 
 bw_rows bw_rows_ready(bw_cpu *cpu, bw_carver *carver, const float *x, int n, int cols, const float *w, float eps,

@@ -35,8 +35,6 @@ static inline bw_carver bw_carve_arena(const bw_cpu *cpu)
 
 bw_q8_rows bw_q8_carve(bw_carver *carver, int n, int cols);
 size_t bw_q8_carved_bytes(int n, int cols);
-/* Row i of q. */
-bw_q8_rows bw_q8_row(const bw_q8_rows *q, int i, int cols);
 
 /* The same n rows for weights of both kinds; a form nobody asked for is NULL. */
 typedef struct bw_rows {

@@ -1,15 +1,8 @@
-/* q8.h - the int8 form in which rows and weights meet in matmul_int8.
+/* q8.h - quantised rows as a file has them, made into int8 codes and factors: what the reference multiplies,
+ * and the way to floats.
  *
- * A row is cut into chunks of 512 columns, 16 groups of 32 (the last chunk is padded with zeros). A
- * chunk is stored by dwords, group after group: 4 columns of group 0, the same 4 of group 1, ...
- *
- *     bytes 64 i + 4 g .. + 3   columns 32 g + 4 i .. + 3 of the chunk   (i < 8, g < 16)
- *
- * so that one 64-byte load holds a piece of all 16 groups and a chain of 8 dot instructions leaves the
- * 16 group sums in 16 lanes: no lane is ever added to another before the end of the row.
- *
- * Integer sums are exact, so only this order matters to the bits of a product: the terms of group g are
- * added in partial sum g mod 16, chunk after chunk, and the 16 partial sums are added in a fixed tree. */
+ * A row is taken in chunks of 512 columns, 16 groups of 32. The arithmetic of a product with rounded rows
+ * (bw_q8_rows): codes and roundings meet in integers, exactly; then scales, group after group. */
 #ifndef BW_OPS_CPU_Q8_H
 #define BW_OPS_CPU_Q8_H
 
@@ -20,13 +13,6 @@ enum { BW_Q8_CHUNK = 512, BW_Q8_LANES = 16 };
 static inline int bw_q8_chunks(int cols)
 {
     return (cols + BW_Q8_CHUNK - 1) / BW_Q8_CHUNK;
-}
-
-/* Where column c of a row is. */
-static inline size_t bw_q8_place(int c)
-{
-    int in = c % BW_Q8_CHUNK;
-    return (size_t)(c - in + in % 32 / 4 * 64 + in / 32 * 4 + in % 4);
 }
 
 /* A chunk of a weight row: value = scale * sub * code + minimum * lift. scale and minimum by group, sub

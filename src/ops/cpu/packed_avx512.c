@@ -1,0 +1,287 @@
+/* packed_avx512.c - products of packed weights (pack.h) with rounded rows, by VNNI. Any thread.
+ *
+ * Lane r of every register is output row r of a panel. For each group of 32 columns a row takes 8 dot
+ * instructions, whose second factor is four of its columns in all lanes, and two or three roundings to f32:
+ *
+ *     t = dot * scale [+ (sum of q) * minimum];  sum += t * (scale of the row's group)
+ *
+ * in the order of the columns. How many rows share a panel's codes changes which registers hold the sums and
+ * nothing else. */
+#include <immintrin.h>
+
+#include "base/dequant.h"
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/pack.h"
+
+typedef unsigned char u8;
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum {
+    MAX_GROUPS = 8,    /* of a brick */
+    READ_AHEAD = 2048, /* bytes of codes asked for before they are used */
+};
+
+/* ---- weights ---- */
+
+/* What the head of a brick says, as floats; by half group where the type has it so. */
+typedef struct brick_head {
+    __m512 scale[2 * MAX_GROUPS], minimum[2 * MAX_GROUPS];
+} brick_head;
+
+INLINE __m512 halves(const u8 *p)
+{
+    return _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)p));
+}
+
+INLINE __m512 bytes_to_floats(const u8 *p, bool is_signed)
+{
+    const __m128i bytes = _mm_load_si128((const __m128i *)p);
+    return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
+}
+
+/* Field g of four low bits in `low` and two high ones from bit `at` of `high` */
+INLINE __m512 six_bits(__m512i low, __m512i high, int g, int at)
+{
+    const __m512i first = _mm512_and_si512(_mm512_srli_epi32(low, (unsigned)(4 * g)), _mm512_set1_epi32(15));
+    const int place = at + 2 * g - 4; /* of the high bits, to bits 4 and 5 */
+    const __m512i second = place < 0 ? _mm512_slli_epi32(high, (unsigned)-place) : _mm512_srli_epi32(high, (unsigned)place);
+    return _mm512_cvtepi32_ps(_mm512_ternarylogic_epi32(first, second, _mm512_set1_epi32(0x30), 0xF8));
+}
+
+INLINE void open_head(brick_head *head, bw_pack_form form, const u8 *p)
+{
+    const __m512 d = halves(p);
+    if (form.head == BW_HEAD_D || form.head == BW_HEAD_D_M) {
+        head->scale[0] = d;
+        head->scale[1] = halves(p + 32);
+        if (form.head == BW_HEAD_D_M) {
+            head->minimum[0] = halves(p + 64);
+            head->minimum[1] = halves(p + 96);
+        }
+    } else if (form.head == BW_HEAD_K_MIN) {
+        const __m512 lowest = _mm512_sub_ps(_mm512_setzero_ps(), halves(p + 32));
+        const __m512i low = _mm512_load_si512(p + 64), lift = _mm512_load_si512(p + 128), high = _mm512_load_si512(p + 192);
+        UNROLL for (int g = 0; g < 8; g++) {
+            head->scale[g] = _mm512_mul_ps(d, six_bits(low, high, g, 0));
+            head->minimum[g] = _mm512_mul_ps(lowest, six_bits(lift, high, g, 16));
+        }
+    } else if (form.head == BW_HEAD_K_HALF_MIN) {
+        const __m512 lowest = _mm512_sub_ps(_mm512_setzero_ps(), halves(p + 32));
+        for (int h = 0; h < 16; h++) {
+            const __m512i both = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(p + 64 + 16 * h)));
+            head->scale[h] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+            head->minimum[h] = _mm512_mul_ps(lowest, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
+        }
+    } else {
+        const int n = form.head == BW_HEAD_K ? 8 : 16;
+        UNROLL for (int i = 0; i < n; i++)
+            head->scale[i] = _mm512_mul_ps(d, bytes_to_floats(p + 64 + 16 * i, true));
+    }
+}
+
+/* Bits of `line` from bit `from` on to bit `to` on; the caller masks what else is there. */
+INLINE __m512i move_bits(__m512i line, int from, int to)
+{
+    return from > to ? _mm512_srli_epi16(line, (unsigned)(from - to)) : _mm512_slli_epi16(line, (unsigned)(to - from));
+}
+
+INLINE __m512i low_piece(bw_pack_form form, const __m512i *lines, int k)
+{
+    if (form.low_bits == 8)
+        return lines[k];
+    if (form.low_bits == 4)
+        return _mm512_and_si512(move_bits(lines[k / 2], 4 * (k % 2), 0), _mm512_set1_epi8(15));
+    return _mm512_and_si512(move_bits(lines[k / 4], 2 * (k % 4), 0), _mm512_set1_epi8(3));
+}
+
+/* The 8 pieces of a group, codes unsigned, levels of a table moved up by 128. */
+INLINE void open_codes(__m512i code[8], bw_pack_form form, const u8 *p)
+{
+    __m512i lines[8], high[2];
+    UNROLL for (int i = 0; i < form.low_bits; i++) {
+        _mm_prefetch((const char *)p + 64 * i + READ_AHEAD, _MM_HINT_T0);
+        lines[i] = _mm512_load_si512(p + 64 * i);
+    }
+    UNROLL for (int i = 0; i < form.high_bits; i++) {
+        _mm_prefetch((const char *)p + 64 * (form.low_bits + i) + READ_AHEAD, _MM_HINT_T0);
+        high[i] = _mm512_load_si512(p + 64 * (form.low_bits + i));
+    }
+    UNROLL for (int k = 0; k < 8; k++) {
+        code[k] = low_piece(form, lines, k);
+        if (form.high_bits == 1)
+            code[k] = _mm512_ternarylogic_epi32(code[k], move_bits(high[0], k, form.low_bits),
+                                                _mm512_set1_epi8((char)(1 << form.low_bits)), 0xF8);
+        if (form.high_bits == 2)
+            code[k] = _mm512_ternarylogic_epi32(code[k], move_bits(high[k / 4], 2 * (k % 4), form.low_bits),
+                                                _mm512_set1_epi8((char)(3 << form.low_bits)), 0xF8);
+        if (form.table) {
+            const __m128i levels = _mm_loadu_si128((const __m128i *)bw_iq4_levels);
+            const __m128i up = _mm_xor_si128(levels, _mm_set1_epi8((char)0x80));
+            code[k] = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(up), code[k]);
+        }
+    }
+}
+
+/* ---- rows ---- */
+
+/* dot - offset * sum */
+INLINE __m512 settle(bw_pack_form form, __m512i dot, __m512i sum)
+{
+    static const int shifts[] = { [4] = 2, [8] = 3, [16] = 4, [32] = 5, [128] = 7 };
+    const int offset = form.table ? 128 : form.offset;
+    return _mm512_cvtepi32_ps(offset ? _mm512_sub_epi32(dot, _mm512_slli_epi32(sum, (unsigned)shifts[offset])) : dot);
+}
+
+INLINE __m512i columns(const int8_t *q)
+{
+    int32_t four;
+    __builtin_memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* Group g of a brick, whose codes are `code`, times entry `at` of the rows */
+INLINE __m512 group_product(bw_pack_form form, const brick_head *head, int g, const __m512i code[8], const bw_q8_rows *x,
+                            size_t at)
+{
+    const int8_t *q = x->q + at * BW_Q8_GROUP;
+    const bool halved = form.head == BW_HEAD_K_HALF || form.head == BW_HEAD_K_HALF_MIN;
+    __m512i dot[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
+    UNROLL for (int k = 0; k < 8; k++)
+        dot[halved ? k / 4 : 0] = _mm512_dpbusd_epi32(dot[halved ? k / 4 : 0], code[k], columns(q + 4 * k));
+    const __m512i sum = _mm512_set1_epi32(x->sum[at]);
+    if (!halved) {
+        const __m512 t = _mm512_mul_ps(settle(form, dot[0], sum), head->scale[g]);
+        const bool lifted = form.head == BW_HEAD_D_M || form.head == BW_HEAD_K_MIN;
+        return lifted ? _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), head->minimum[g], t) : t;
+    }
+    const __m512i half = _mm512_set1_epi32(x->half[at]), rest = _mm512_sub_epi32(sum, half);
+    __m512 t = _mm512_mul_ps(settle(form, dot[0], half), head->scale[2 * g]);
+    t = _mm512_fmadd_ps(settle(form, dot[1], rest), head->scale[2 * g + 1], t);
+    if (form.head == BW_HEAD_K_HALF_MIN) {
+        t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(half), head->minimum[2 * g], t);
+        t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), head->minimum[2 * g + 1], t);
+    }
+    return t;
+}
+
+/* A block of rows, or some of one: entries of a group lie `step` apart from those of the next. */
+typedef struct row_tile {
+    const bw_q8_rows *x;
+    size_t first, step;
+    int n_groups;
+} row_tile;
+
+typedef struct output_tile {
+    float *y;
+    size_t stride;
+    __mmask16 lanes;
+    bool add;
+} output_tile;
+
+/* n <= 16 rows by a panel */
+INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, const output_tile *out)
+{
+    const bw_pack_form form = bw_pack_form_of(type);
+    const int brick_groups = bw_pack_brick_groups(form);
+    const bw_q8_rows *x = rows->x;
+    __m512 sums[16];
+    brick_head head;
+    UNROLL for (int r = 0; r < n; r++)
+        sums[r] = _mm512_setzero_ps();
+    size_t at = rows->first;
+    for (int done = 0; done < rows->n_groups; done += brick_groups) {
+        const int left = rows->n_groups - done, some = left < brick_groups ? left : brick_groups;
+        open_head(&head, form, panel);
+        const u8 *codes = panel + bw_pack_head_bytes(form);
+        panel += bw_pack_brick_bytes(form);
+        for (int g = 0; g < some; g++, codes += bw_pack_group_bytes(form), at += rows->step) {
+            __m512i code[8];
+            open_codes(code, form, codes);
+            UNROLL for (int r = 0; r < n; r++) {
+                const __m512 t = group_product(form, &head, g, code, x, at + (size_t)r);
+                sums[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x->scale[at + (size_t)r]), sums[r]);
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        float *y = out->y + (size_t)r * out->stride;
+        if (out->add)
+            sums[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(out->lanes, y), sums[r]);
+        _mm512_mask_storeu_ps(y, out->lanes, sums[r]);
+    }
+}
+
+/* Row counts that have a tile of their own; others are made of them. */
+#define TILES(type)                                                                                            \
+    static void type##_rows(int n, const u8 *panel, const row_tile *rows, const output_tile *out)               \
+    {                                                                                                          \
+        switch (n) {                                                                                           \
+        case 1: tile(BW_##type, 1, panel, rows, out); break;                                                    \
+        case 2: tile(BW_##type, 2, panel, rows, out); break;                                                    \
+        case 3: tile(BW_##type, 3, panel, rows, out); break;                                                    \
+        case 4: tile(BW_##type, 4, panel, rows, out); break;                                                    \
+        case 5: tile(BW_##type, 5, panel, rows, out); break;                                                    \
+        case 6: tile(BW_##type, 6, panel, rows, out); break;                                                    \
+        case 8: tile(BW_##type, 8, panel, rows, out); break;                                                    \
+        default: tile(BW_##type, 16, panel, rows, out); break;                                                  \
+        }                                                                                                      \
+    }
+TILES(Q8_0)
+TILES(Q4_0)
+TILES(Q4_1)
+TILES(Q5_0)
+TILES(Q5_1)
+TILES(IQ4_NL)
+TILES(Q2_K)
+TILES(Q3_K)
+TILES(Q4_K)
+TILES(Q5_K)
+TILES(Q6_K)
+TILES(IQ4_XS)
+
+typedef void rows_fn(int n, const u8 *panel, const row_tile *rows, const output_tile *out);
+static rows_fn *const rows_of[BW_DTYPE_COUNT] = {
+    [BW_Q8_0] = Q8_0_rows, [BW_Q4_0] = Q4_0_rows, [BW_Q4_1] = Q4_1_rows,     [BW_Q5_0] = Q5_0_rows,
+    [BW_Q5_1] = Q5_1_rows, [BW_IQ4_NL] = IQ4_NL_rows, [BW_Q2_K] = Q2_K_rows, [BW_Q3_K] = Q3_K_rows,
+    [BW_Q4_K] = Q4_K_rows, [BW_Q5_K] = Q5_K_rows, [BW_Q6_K] = Q6_K_rows,     [BW_IQ4_XS] = IQ4_XS_rows,
+};
+
+/* The largest tile of at most n rows */
+static int tile_rows(int n)
+{
+    return n >= 16 ? 16 : n >= 8 ? 8 : n == 7 ? 6 : n;
+}
+
+/* A block of rows by a panel; a second tile finds the panel in the cache. */
+static void multiply_block(rows_fn *fn, int n, const u8 *panel, row_tile rows, output_tile out)
+{
+    for (int some; n > 0; n -= some, rows.first += (size_t)some, out.y += (size_t)some * out.stride) {
+        some = tile_rows(n);
+        fn(some, panel, &rows, &out);
+    }
+}
+
+static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
+                        bool add, void *scratch)
+{
+    (void)scratch;
+    const size_t panel_bytes = bw_pack_panel_bytes(w->type, w->cols);
+    const u8 *panels = (const u8 *)w->data + (size_t)(first / BW_PANEL_ROWS) * panel_bytes;
+    for (int r = 0; r < n; r += BW_Q8_BLOCK) {
+        const int in = n - r < BW_Q8_BLOCK ? n - r : BW_Q8_BLOCK;
+        const row_tile rows = { x, bw_q8_entry(n, w->cols, r, 0), (size_t)in, w->cols / BW_Q8_GROUP };
+        for (int o = 0; o < n_out; o += BW_PANEL_ROWS) {
+            const int left = n_out - o;
+            const __mmask16 lanes = left >= 16 ? 0xFFFF : (__mmask16)((1u << left) - 1);
+            multiply_block(rows_of[w->type], in, panels + (size_t)(o / BW_PANEL_ROWS) * panel_bytes, rows,
+                           (output_tile){ y + (size_t)r * y_stride + o, y_stride, lanes, add });
+        }
+    }
+}
+
+void bw_cpu_fill_avx512_packed(bw_cpu_kernels *k)
+{
+    k->packs = true;
+    k->matmul_int8 = matmul_int8;
+}
