@@ -133,6 +133,7 @@ void bw_cpu_fill_ref_matmul(bw_cpu_kernels *k)
 {
     k->rms_norm = rms_norm;
     k->quantize = quantize;
+    k->packs = false;
     k->matmul_float = matmul_float;
     k->matmul_int8 = matmul_int8;
     k->matmul_scratch_bytes = matmul_scratch_bytes;

@@ -1,6 +1,8 @@
 /* products.c - see products.h. Called by operations, on the engine thread; units run on the pool. */
 #include "ops/cpu/products.h"
 
+#include "ops/cpu/pack.h"
+
 size_t bw_q8_carved_bytes(int n, int cols)
 {
     const size_t entries = (size_t)n * (size_t)(cols / BW_Q8_GROUP);
@@ -127,7 +129,7 @@ void bw_products_run(bw_cpu *cpu, bw_product *products, int n)
         bw_product *p = &products[i];
         assert(p->w->cols > 0 && (!p->up || (p->up->rows == p->w->rows && p->up->cols == p->w->cols)));
         const double rows = target / row_cost(p);
-        p->unit_rows = rows < 8 ? 8 : rows > BW_MAX_UNIT_ROWS ? BW_MAX_UNIT_ROWS : (int)rows / 8 * 8;
+        p->unit_rows = rows < BW_PANEL_ROWS ? BW_PANEL_ROWS : rows > BW_MAX_UNIT_ROWS ? BW_MAX_UNIT_ROWS : (int)rows / BW_PANEL_ROWS * BW_PANEL_ROWS;
         p->first_unit = n_units;
         n_units += (p->w->rows + p->unit_rows - 1) / p->unit_rows;
     }
