@@ -35,7 +35,7 @@ static void open_weights(placed *p, const char *path)
 
 static bw_net_options options_of(placed *p)
 {
-    return (bw_net_options){ .int8 = true, .touch = true, .checkpoint = p->checkpoint, .progress = note_progress,
+    return (bw_net_options){ .int8 = true, .checkpoint = p->checkpoint, .progress = note_progress,
                              .progress_arg = p };
 }
 
