@@ -51,7 +51,7 @@ const char *const *bw_cpu_levels_here(void)
 static void *backend_alloc(bw_backend *be, size_t bytes, bw_mem_tag tag)
 {
     (void)be;
-    return tag == BW_MEM_WEIGHTS ? bw_mem_alloc_large(bytes, tag) : bw_mem_zalloc(1, bytes, tag);
+    return bw_mem_alloc_large(bytes, tag);
 }
 
 static void backend_free(bw_backend *be, void *block)
@@ -125,8 +125,8 @@ static bw_status backend_reserve(bw_backend *be, const bw_op_limits *limits, bw_
     bw_mem_free(cpu->arena);
     bw_mem_free(cpu->per_thread);
     cpu->arena_bytes = cpu->per_thread_bytes = 0;
-    cpu->arena = bw_mem_alloc(needs.arena, BW_MEM_SCRATCH);
-    cpu->per_thread = bw_mem_alloc(threads * needs.per_thread, BW_MEM_SCRATCH);
+    cpu->arena = bw_mem_alloc_large(needs.arena, BW_MEM_SCRATCH);
+    cpu->per_thread = bw_mem_alloc_large(threads * needs.per_thread, BW_MEM_SCRATCH);
     if (!cpu->arena || !cpu->per_thread)
         return bw_fail_memory(err, "scratch of the operations", needs.arena + threads * needs.per_thread);
     cpu->arena_bytes = needs.arena;
