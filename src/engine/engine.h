@@ -13,13 +13,14 @@
 #include "cache/pages.h"
 #include "cache/prefix_tree.h"
 #include "cache/slots.h"
+#include "engine/draft.h"
 #include "engine/loop_guard.h"
 #include "engine/pace.h"
 #include "engine/sequence_list.h"
 #include "model/forward.h"
 
-/* Drafts of all sequences in one step: past that a row costs what it gains. */
-enum { BW_STEP_DRAFTS = 64 };
+/* Logits are made for so many rows at a time, beside one of each sequence: a row of them is a megabyte. */
+enum { BW_LOGITS_BLOCK = 64 };
 
 /* The tables of one step: on the host while it is planned, then copied to backend memory. */
 typedef struct bw_step {
@@ -34,8 +35,8 @@ typedef struct bw_step {
 
     bw_row *rows;           /* [max_rows] */
     bw_span *spans;         /* [max_spans] */
-    int32_t *logit_index;   /* [max_logits] batch row of each sampled row */
-    bw_row *logit_rows;     /* [max_logits] */
+    int32_t *logit_index;   /* [max_samples] batch row of each sampled row */
+    bw_row *logit_rows;     /* [max_samples] */
     int32_t *scored_index;  /* [max_rows] */
     bw_row *scored_rows;    /* [max_rows] */
     int32_t *chain_spans;   /* [max_spans] */
@@ -51,11 +52,11 @@ typedef struct bw_step {
 
 /* What a step leaves, in backend memory and, after the sync, on the host. */
 typedef struct bw_results {
-    int32_t *sampled;    /* [max_logits] */
-    float *logprobs;     /* [max_logits] */
-    bw_logprob *top;     /* [max_logits, BW_MAX_LOGPROBS] */
+    int32_t *sampled;    /* [max_samples]: every sequence's known token and most drafts */
+    float *logprobs;     /* [max_samples] */
+    bw_logprob *top;     /* [max_samples, BW_MAX_LOGPROBS] */
     int32_t *n_accepted; /* [max_spans] */
-    int32_t *damaged;    /* [max_logits] 1: the row was not finite */
+    int32_t *damaged;    /* [max_samples] 1: the row was not finite */
     float *scores;       /* [max_rows] */
     bw_logprob *score_top; /* [max_rows, BW_MAX_LOGPROBS] */
 } bw_results;
@@ -80,6 +81,9 @@ struct bw_engine {
     bw_prefix_tree *tree; /* NULL: no prefix cache */
     int n_checkpoints;    /* that memory holds */
     bw_pace pace;
+    bw_draft_planner planner;
+    bw_draft_ask *asks;  /* [max_seqs] scratch of the scheduler */
+    bw_draft_times times; /* of the step that runs: its chains */
     bw_sequences seqs; /* backend memory */
     bw_activations_buf buf;
     bw_step host, device;       /* device: only its arrays are used */

@@ -79,7 +79,7 @@ static int timeline_length(const bw_engine_options *o)
 static bw_op_limits limits_of(const bw_net *net, const bw_engine_options *o)
 {
     const int max_drafts = o->no_drafts ? 0 : BW_MAX_DRAFTS;
-    const int all = o->max_seqs * (1 + max_drafts), most = o->max_seqs + BW_STEP_DRAFTS;
+    const int all = o->max_seqs * (1 + max_drafts), most = o->max_seqs + BW_LOGITS_BLOCK;
     return bw_net_limits(net, o->max_rows, o->max_seqs, larger(all < most ? all : most, LEAST_LOGITS), max_drafts);
 }
 
@@ -104,7 +104,8 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
                        const bw_op_limits *l)
 {
     const uint64_t entries = (uint64_t)o->max_seqs + (uint64_t)o->max_waiting;
-    const uint64_t seqs = (uint64_t)o->max_seqs, rows = (uint64_t)l->max_rows, logits = (uint64_t)l->max_logits;
+    const uint64_t seqs = (uint64_t)o->max_seqs, rows = (uint64_t)l->max_rows;
+    const uint64_t samples = seqs * (1 + (uint64_t)l->max_pending);
     bw_sequences *s = &e->seqs;
     bw_step *d = &e->device, *h = &e->host;
     bw_results *r = &e->device_result, *hr = &e->result;
@@ -116,18 +117,18 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &s->biases, seqs * BW_MAX_LOGIT_BIAS, sizeof *s->biases, false },
         { &d->rows, rows, sizeof *d->rows, false },
         { &d->spans, seqs, sizeof *d->spans, false },
-        { &d->logit_index, logits, sizeof *d->logit_index, false },
-        { &d->logit_rows, logits, sizeof *d->logit_rows, false },
+        { &d->logit_index, samples, sizeof *d->logit_index, false },
+        { &d->logit_rows, samples, sizeof *d->logit_rows, false },
         { &d->scored_index, rows, sizeof *d->scored_index, false },
         { &d->scored_rows, rows, sizeof *d->scored_rows, false },
         { &d->chain_spans, seqs, sizeof *d->chain_spans, false },
         { &d->resumed_rows, seqs, sizeof *d->resumed_rows, false },
         { &d->resumed_slots, seqs, sizeof *d->resumed_slots, false },
         { &d->flush_spans, seqs, sizeof *d->flush_spans, false },
-        { &r->sampled, logits, sizeof *r->sampled, false },
-        { &r->damaged, logits, sizeof *r->damaged, false },
-        { &r->logprobs, logits, sizeof *r->logprobs, false },
-        { &r->top, logits * BW_MAX_LOGPROBS, sizeof *r->top, false },
+        { &r->sampled, samples, sizeof *r->sampled, false },
+        { &r->damaged, samples, sizeof *r->damaged, false },
+        { &r->logprobs, samples, sizeof *r->logprobs, false },
+        { &r->top, samples * BW_MAX_LOGPROBS, sizeof *r->top, false },
         { &r->n_accepted, seqs, sizeof *r->n_accepted, false },
         { &r->scores, rows, sizeof *r->scores, false },
         { &r->score_top, rows * BW_MAX_LOGPROBS, sizeof *r->score_top, false },
@@ -137,8 +138,8 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &e->resumed_hidden, seqs * (uint64_t)l->hidden, sizeof *e->resumed_hidden, false },
         { &h->rows, rows, sizeof *h->rows, true },
         { &h->spans, seqs, sizeof *h->spans, true },
-        { &h->logit_index, logits, sizeof *h->logit_index, true },
-        { &h->logit_rows, logits, sizeof *h->logit_rows, true },
+        { &h->logit_index, samples, sizeof *h->logit_index, true },
+        { &h->logit_rows, samples, sizeof *h->logit_rows, true },
         { &h->scored_index, rows, sizeof *h->scored_index, true },
         { &h->scored_rows, rows, sizeof *h->scored_rows, true },
         { &h->scored_owners, rows, sizeof *h->scored_owners, true },
@@ -149,10 +150,10 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &h->flush_spans, seqs, sizeof *h->flush_spans, true },
         { &h->marks, seqs, sizeof *h->marks, true },
         { &h->owners, seqs, sizeof *h->owners, true },
-        { &hr->sampled, logits, sizeof *hr->sampled, true },
-        { &hr->damaged, logits, sizeof *hr->damaged, true },
-        { &hr->logprobs, logits, sizeof *hr->logprobs, true },
-        { &hr->top, logits * BW_MAX_LOGPROBS, sizeof *hr->top, true },
+        { &hr->sampled, samples, sizeof *hr->sampled, true },
+        { &hr->damaged, samples, sizeof *hr->damaged, true },
+        { &hr->logprobs, samples, sizeof *hr->logprobs, true },
+        { &hr->top, samples * BW_MAX_LOGPROBS, sizeof *hr->top, true },
         { &hr->n_accepted, seqs, sizeof *hr->n_accepted, true },
         { &hr->scores, rows, sizeof *hr->scores, true },
         { &hr->score_top, rows * BW_MAX_LOGPROBS, sizeof *hr->score_top, true },
@@ -160,6 +161,7 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &e->live.items, entries, sizeof *e->live.items, true },
         { &e->waiting.items, entries, sizeof *e->waiting.items, true },
         { &e->running.items, seqs, sizeof *e->running.items, true },
+        { &e->asks, seqs, sizeof *e->asks, true },
         { &e->order, seqs, sizeof *e->order, true },
         { &e->queue, entries, sizeof *e->queue, true },
         { &e->events, seqs, sizeof *e->events, true },
@@ -352,6 +354,7 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->limits = limits_of(e->net, &e->options);
     e->max_drafts = e->limits.max_pending;
     e->n_pages = pool_pages(e->net, &e->options);
+    bw_draft_planner_init(&e->planner);
     bw_pace_init(&e->pace, e->options.decode_gap_s, e->options.min_prefill);
     if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)))
         goto fail;

@@ -212,21 +212,39 @@ static void list_running(bw_engine *e)
     }
 }
 
-/* Drafts for the step after this one. However many of this step's rows are accepted, the next verify fits the
- * context; share_decode() cuts it to the tokens that are still wanted then. share: of the drafts of a step. */
-static int chain_length(bw_engine *e, bw_sequence *s, int share)
+/* The most drafts for the step after this one. However many of this step's rows are accepted, the next verify fits
+ * the context; share_decode() cuts it to the tokens that are still wanted then. */
+static int chain_room(const bw_engine *e, const bw_sequence *s)
 {
-    if (e->max_drafts == 0)
-        return 0;
-    int n = smaller(bw_draft_choose(&s->policy), share);
     const int last_position = s->n_rows + s->plan_rows; /* of the token sampled after full acceptance */
-    n = smaller(n, e->options.context - 1 - last_position);
+    int n = smaller(e->max_drafts, e->options.context - 1 - last_position);
     n = smaller(n, s->max_tokens - (s->n_generated + 1) - 1);
-    n = n > 0 ? smaller(n, e->max_drafts) : 0;
-    s->n_wanted = n;
-    if (s->n_generated == 0 && n < s->n_draft_logits)
-        n = s->n_draft_logits; /* evaluation; bw_engine_submit checked that they fit */
-    return n;
+    return n > 0 ? n : 0;
+}
+
+/* Its next token is sampled in this step, and drafts may follow it. */
+static bool may_draft(const bw_sequence *s)
+{
+    return s->plan_rows > 0 && s->n_rows + s->plan_rows >= s->n_prefill;
+}
+
+static void plan_chains(bw_engine *e)
+{
+    int n = 0;
+    for (int i = 0; i < e->n_order; i++) {
+        bw_sequence *s = e->order[i];
+        if (may_draft(s))
+            e->asks[n++] = (bw_draft_ask){ .policy = &s->policy, .depth = s->n_rows, .most = chain_room(e, s) };
+    }
+    bw_draft_plan(&e->planner, e->asks, n, n * e->max_drafts);
+    for (int i = 0, k = 0; i < e->n_order; i++) {
+        bw_sequence *s = e->order[i];
+        if (!may_draft(s))
+            continue;
+        s->plan_chain = s->n_wanted = e->asks[k++].n;
+        if (s->n_generated == 0 && s->plan_chain < s->n_draft_logits)
+            s->plan_chain = s->n_draft_logits; /* evaluation; bw_engine_submit checked that they fit */
+    }
 }
 
 /* The known token and its drafts, of every sequence past its prompt. Returns their rows. */
@@ -285,17 +303,12 @@ static void share_prefill(bw_engine *e, int room)
 static void share_rows(bw_engine *e)
 {
     const int decode_rows = share_decode(e);
-    int room = e->limits.max_rows - decode_rows, n_chains = 0;
+    int room = e->limits.max_rows - decode_rows;
     if (decode_rows > 0)
         room = smaller(room, bw_pace_prefill_rows(&e->pace, decode_rows));
     share_prefill(e, room);
-    for (int i = 0; i < e->n_order; i++)
-        n_chains += e->order[i]->n_rows + e->order[i]->plan_rows >= e->order[i]->n_prefill;
-    for (int i = 0; i < e->n_order; i++) {
-        bw_sequence *s = e->order[i];
-        if (s->plan_rows > 0 && s->n_rows + s->plan_rows >= s->n_prefill)
-            s->plan_chain = chain_length(e, s, BW_STEP_DRAFTS / n_chains);
-    }
+    if (e->max_drafts > 0)
+        plan_chains(e);
 }
 
 /* ---- 3. pages -------------------------------------------------------------------------------- */

@@ -35,7 +35,7 @@ static void count_verify(bw_engine *e, bw_sequence *s, int n_drafts, int n_accep
         s->usage.accepted_by_position[j]++;
         e->stats.accepted_by_position[j]++;
     }
-    bw_draft_learn(&s->policy, n_drafts, n_accepted);
+    bw_draft_learn(&e->planner, &s->policy, n_drafts, n_accepted);
     e->first_drafts++;
     e->first_accepted += n_accepted > 0;
     if (!e->warned_head && !s->force_drafts && !s->usage.simulated && e->first_drafts >= HEAD_TRIAL && e->first_accepted * 100 < e->first_drafts) {
@@ -198,11 +198,29 @@ static void end_finished(bw_engine *e, int n)
     }
 }
 
+/* What the step took, for the next decisions: its chains were timed as they ran. */
+static void learn_times(bw_engine *e, double seconds)
+{
+    bw_draft_times *t = &e->times;
+    int64_t depths = 0;
+    for (int i = 0; i < e->host.n_spans; i++)
+        depths += e->host.spans[i].first_pos;
+    t->pure = e->last_step.prefill_rows == 0;
+    t->n_seqs = e->last_step.decode_rows;
+    t->n_drafts = e->last_step.draft_rows;
+    t->depth = (int)(depths / e->host.n_spans);
+    t->verify_s = seconds;
+    for (int i = 0; i < t->n_runs; i++)
+        t->verify_s -= t->run_s[i];
+    bw_pace_learn(&e->pace, &e->last_step);
+    bw_draft_learn_times(&e->planner, t);
+}
+
 bw_status bw_step_settle(bw_engine *e, double seconds, bw_error *err)
 {
     e->last_step.seconds = seconds;
     e->stats.steps++;
-    bw_pace_learn(&e->pace, &e->last_step);
+    learn_times(e, seconds);
     settle_scores(e);
     bw_status st = BW_OK;
     int n_finished = 0;

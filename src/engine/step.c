@@ -2,6 +2,8 @@
  * end: what was sampled and accepted stays in backend memory for the operations that follow. */
 #include "engine/engine.h"
 
+#include "base/clock.h"
+
 /* Tables planned on the host, to backend memory. */
 static void upload_tables(bw_engine *e)
 {
@@ -16,18 +18,25 @@ static void upload_tables(bw_engine *e)
     be->ops->upload(be, d->chain_spans, h->chain_spans, (size_t)h->n_chains * sizeof *h->chain_spans);
 }
 
+/* A block of logits at a time. */
 static void sample_rows(bw_engine *e)
 {
     bw_backend *be = e->backend;
+    const bw_step *d = &e->device;
+    const bw_results *r = &e->device_result;
     const bool wanted = e->host.logprobs;
-    bw_forward_logits(e->net, be, &e->buf, e->device.logit_index, e->host.n_logits);
-    be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->device.logit_rows, .n_rows = e->host.n_logits,
-                                           .ahead = 1, .logits = e->buf.logits, .vocab = e->limits.vocab,
-                                           .n_tokens = e->n_tokens, .holes = e->holes, .n_holes = e->n_holes,
-                                           .tokens = e->device_result.sampled, .damaged = e->device_result.damaged,
-                                           .logprobs = wanted ? e->device_result.logprobs : NULL,
-                                           .top = wanted ? e->device_result.top : NULL,
-                                           .max_top = BW_MAX_LOGPROBS });
+    for (int first = 0; first < e->host.n_logits; first += e->limits.max_logits) {
+        int n = e->host.n_logits - first;
+        n = n < e->limits.max_logits ? n : e->limits.max_logits;
+        bw_forward_logits(e->net, be, &e->buf, d->logit_index + first, n);
+        be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = d->logit_rows + first, .n_rows = n, .ahead = 1,
+                                               .logits = e->buf.logits, .vocab = e->limits.vocab,
+                                               .n_tokens = e->n_tokens, .holes = e->holes, .n_holes = e->n_holes,
+                                               .tokens = r->sampled + first, .damaged = r->damaged + first,
+                                               .logprobs = wanted ? r->logprobs + first : NULL,
+                                               .top = wanted ? r->top + (size_t)first * BW_MAX_LOGPROBS : NULL,
+                                               .max_top = BW_MAX_LOGPROBS });
+    }
 }
 
 /* Prompt rows that evaluation wants, a block of logits at a time. */
@@ -85,10 +94,20 @@ static void draft_tokens(bw_engine *e, int j, int n)
     be->ops->push_drafts(be, &e->seqs, e->draft_rows, e->draft_sampled, n);
 }
 
+/* Seconds since *mark, which moves to now. Operations of a CPU run when they are called; a backend that enqueues
+ * them will need an event of its stream here. */
+static double lap(uint64_t *mark)
+{
+    const uint64_t now = bw_clock_ns(), since = now - *mark;
+    *mark = now;
+    return (double)since * 1e-9;
+}
+
 static void run_drafts(bw_engine *e, const bw_batch *batch)
 {
     const bw_step *h = &e->host;
     bw_forward_mtp_rows(e->net, e->backend, batch, &e->buf);
+    uint64_t mark = bw_clock_ns();
     for (int j = 0, n = h->n_chains; j < h->longest_chain; j++) {
         while (h->chain_lengths[n - 1] <= j)
             n--;
@@ -97,6 +116,8 @@ static void run_drafts(bw_engine *e, const bw_batch *batch)
         else
             bw_forward_mtp_next(e->net, e->backend, batch, &e->buf, e->draft_rows, n);
         draft_tokens(e, j, n);
+        e->times.chains[e->times.n_runs] = n;
+        e->times.run_s[e->times.n_runs++] = lap(&mark);
     }
 }
 
@@ -152,13 +173,13 @@ void bw_step_flush(bw_engine *e, const int *slots, int n_slots)
 void bw_step_run(bw_engine *e)
 {
     const bw_batch batch = batch_of(e);
+    e->times.n_runs = 0;
     upload_tables(e);
     bw_simulate_plan(e);
     if (e->host.mtp && e->host.n_resumed > 0)
         resume_head(e, &batch);
     bw_forward(e->net, e->backend, &batch, &e->buf);
-    if (e->host.n_logits > 0)
-        sample_rows(e);
+    sample_rows(e);
     if (e->host.n_scored > 0)
         score_rows(e);
     accept_drafts(e);
