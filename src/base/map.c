@@ -43,6 +43,8 @@ void bw_map_close(bw_map *map)
     *map = (bw_map){ 0 };
 }
 
+/* Pages of the usual size, though huge ones would be there sooner: a measurement on this memory should find what it
+ * finds on a mapped file. */
 bw_status bw_map_create(bw_map *map, unsigned char **out, uint64_t bytes, const char *what, bw_error *err)
 {
     *map = (bw_map){ 0 };

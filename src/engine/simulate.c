@@ -28,7 +28,6 @@ struct bw_simulation {
     /* Made for the first depth; NULL before. */
     unsigned char *rows; /* keys or values of one page, and more to shift it by */
     float *state;        /* of one layer: S, then the window */
-    float *hidden;       /* [H] */
 };
 
 static bw_status get_simulation(bw_engine *e, bw_error *err)
@@ -48,7 +47,6 @@ void bw_simulate_destroy(bw_engine *e)
     bw_mem_free(sim->imposed);
     bw_mem_free(sim->rows);
     bw_mem_free(sim->state);
-    bw_mem_free(sim->hidden);
     bw_mem_free(sim);
     e->simulation = NULL;
 }
@@ -179,23 +177,19 @@ static bw_status make_blocks(bw_engine *e, bw_error *err)
 {
     bw_simulation *sim = e->simulation;
     const bw_gdn_shape *gdn = &e->net->gdn;
-    const size_t rows = half_bytes(e) + SHIFTS * SHIFT, hidden = (size_t)e->net->config->hidden * sizeof *sim->hidden;
+    const size_t rows = half_bytes(e) + SHIFTS * SHIFT;
     const size_t state = (state_floats(gdn) + window_floats(gdn)) * sizeof *sim->state;
     uint64_t stream = 1;
-    if (sim->hidden) /* the last one made */
+    if (sim->state)
         return BW_OK;
     if (!sim->rows)
         sim->rows = bw_mem_alloc(rows, BW_MEM_SCRATCH);
-    if (!sim->state)
+    if (sim->rows)
         sim->state = bw_mem_alloc(state, BW_MEM_SCRATCH);
-    if (sim->rows && sim->state)
-        sim->hidden = bw_mem_alloc(hidden, BW_MEM_SCRATCH);
-    if (!sim->hidden)
-        return bw_fail_memory(err, "simulated depth", rows + state + hidden);
+    if (!sim->state)
+        return bw_fail_memory(err, "simulated depth", rows + state);
     draw_rows(e, sim->rows, rows, &stream);
     draw_state(gdn, sim->state, &stream);
-    for (int i = 0; i < e->net->config->hidden; i++)
-        sim->hidden[i] = (float)bw_chance_normal(&stream);
     return BW_OK;
 }
 
@@ -259,7 +253,6 @@ static void fill_state(bw_engine *e, int slot)
 void bw_simulate_fill(bw_engine *e, bw_sequence *s)
 {
     const int n_pages = (s->simulated_depth + BW_PAGE - 1) / BW_PAGE;
-    const size_t hidden = (size_t)e->net->config->hidden;
     bw_backend *be = e->backend;
     if (e->tree && bw_pages_free(e->pages) < n_pages)
         bw_prefix_tree_make_room(e->tree, n_pages);
@@ -272,9 +265,5 @@ void bw_simulate_fill(bw_engine *e, bw_sequence *s)
     be->ops->upload(be, e->seqs.pages + (size_t)s->slot * (size_t)e->seqs.max_pages, s->pages,
                     (size_t)n_pages * sizeof *s->pages);
     fill_state(e, s->slot);
-    if (e->max_drafts > 0) {
-        be->ops->upload(be, e->resumed_hidden + (size_t)s->slot * hidden, e->simulation->hidden, hidden * sizeof(float));
-        s->resume_at = s->simulated_depth;
-    }
     s->n_rows = s->simulated_depth;
 }

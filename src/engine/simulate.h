@@ -24,7 +24,8 @@ bw_status bw_simulate_accept(bw_engine *engine, const double *shares, int n_shar
  * BW_E_MEMORY: no room for what pages are filled from (once per engine). */
 bw_status bw_simulate_depth(bw_engine *engine, bw_seq_id id, int depth, bw_error *err);
 
-/* Shares of a request for acceptance: shares[0 .. n_shares - 1], then on by the last ratio, for n = 1 .. 8. */
+/* The share of verifies that accept drafts 1 to n (n >= 1), of n_shares >= 1 shares that go on as above: what a run
+ * should show. */
 double bw_simulate_share(const double *shares, int n_shares, int n);
 
 #endif

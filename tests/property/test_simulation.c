@@ -363,19 +363,25 @@ TEST(filled_states_and_pages_are_finite_and_not_zero)
         bw_error err;
         draw_prompt(prompt, depth + 1, bw_model_get_info(model)->n_tokens);
         const bw_seq_id id = submit_deep(e, prompt, depth + 1, depth, 100, 0, NULL);
-        check_ok(bw_engine_step(e, &err), err);
+        bw_schedule(e); /* it starts; nothing is computed yet */
         const bw_sequence *s = &e->sequences[0];
-        check(s->id == id && s->n_pages >= (depth + BW_PAGE - 1) / BW_PAGE);
+        check(s->id == id && s->n_rows == depth && s->n_pages >= (depth + BW_PAGE - 1) / BW_PAGE);
         for (int l = 0; l < e->net->config->n_linear; l++) {
             const size_t n = (size_t)gdn->n_v_heads * (size_t)tiles * (size_t)gdn->d_k * BW_GDN_TILE;
             const float *state = bw_slots_layers(e->slots)[l].state + (size_t)s->slot * n;
-            double sum = 0;
+            const size_t n_window = (size_t)(gdn->conv_width - 1) * (size_t)gdn->conv_dim;
+            const float *window = bw_slots_layers(e->slots)[l].window + (size_t)s->slot * n_window;
+            double square = 0, window_square = 0;
+            for (size_t i = 0; i < n_window; i++)
+                window_square += (double)window[i] * (double)window[i];
+            check(window_square > 0.2 * (double)n_window && window_square < 4 * (double)n_window);
             for (size_t i = 0; i < n; i++) {
                 const int column = (int)(i / ((size_t)gdn->d_k * BW_GDN_TILE)) % tiles * BW_GDN_TILE + (int)(i % BW_GDN_TILE);
                 check_that(isfinite(state[i]) && (column < gdn->d_v || state[i] == 0), "state %zu of layer %d is %g", i, l, (double)state[i]);
-                sum += fabs((double)state[i]);
+                square += (double)state[i] * (double)state[i];
             }
-            check(sum > 0);
+            const double columns = (double)gdn->n_v_heads * gdn->d_v * gdn->d_k;
+            check(square > 0.002 * columns && square < 0.04 * columns);
         }
         const size_t half = (size_t)bw_kv_layer_page_bytes(BW_CODEC_F32, &e->net->attn) / 2 / sizeof(float);
         for (int l = 0; l < bw_net_kv_layers(e->net, true); l++) {
@@ -387,6 +393,7 @@ TEST(filled_states_and_pages_are_finite_and_not_zero)
             }
             check(square > 0.5 * (double)half && square < 2 * (double)half);
         }
+        check_ok(bw_engine_step(e, &err), err);
         check(bw_engine_cancel(e, id));
         check_given_back(e);
         bw_engine_destroy(e);
