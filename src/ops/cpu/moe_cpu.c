@@ -12,7 +12,7 @@ typedef struct moe_job {
     const bw_moe_args *args;
     int n, width, n_used, n_entries;
     bw_rows rows; /* normed */
-    bool int8_in; /* some gate or up wants rounded rows */
+    bool int8_in, float_in; /* some gate or up wants rounded rows, some want them as they are */
     bw_weight shared_gate;
     float *logits;      /* [n, n_experts] */
     float *shared_logit; /* [n] */
@@ -21,9 +21,9 @@ typedef struct moe_job {
     int32_t *first;     /* [n_experts + 1] of the expert's entries */
     int32_t *entry;     /* [n, n_used] */
     int32_t *expert_of; /* [n_entries] */
-    bw_rows gathered;   /* [n_entries], an expert's entries as rows of their own */
+    bw_rows gathered;   /* [n_entries], an expert's entries as rows of their own; of one row: not used */
     bw_rows middle;     /* the same of `hidden` */
-    float *gathered_x;  /* what gathered.x is, writable; the experts' outputs afterwards */
+    float *gathered_x;  /* [n_entries, width] what gathered.x is, writable; the experts' outputs afterwards */
     float *hidden;      /* [n_entries, ffn] */
     float *shared_hidden, *shared_out;
     bw_product *products; /* [n_experts + 2] */
@@ -76,7 +76,8 @@ static bw_rows rows_of_expert(const moe_job *j, const bw_rows *rows, int expert,
 {
     const size_t first = (size_t)j->first[expert], groups = (size_t)(cols / BW_Q8_GROUP);
     bw_rows own = *rows;
-    own.x += first * (size_t)cols;
+    if (own.x)
+        own.x += first * (size_t)cols;
     if (own.q.q) {
         own.q.q += first * groups * BW_Q8_GROUP;
         own.q.scale += first * groups;
@@ -86,19 +87,23 @@ static bw_rows rows_of_expert(const moe_job *j, const bw_rows *rows, int expert,
     return own;
 }
 
+/* Groups of a row are as far apart as its block has rows. */
 static void gather_entry(void *arg, int i, int thread)
 {
     moe_job *j = arg;
     const int row = i / j->n_used, entry = j->entry[i], expert = j->chosen[i], groups = j->width / BW_Q8_GROUP;
     (void)thread;
-    memcpy(j->gathered_x + (size_t)entry * (size_t)j->width, j->rows.x + (size_t)row * (size_t)j->width,
-           (size_t)j->width * sizeof(float));
+    if (j->float_in)
+        memcpy(j->gathered_x + (size_t)entry * (size_t)j->width, j->rows.x + (size_t)row * (size_t)j->width,
+               (size_t)j->width * sizeof(float));
     if (!j->int8_in)
         return;
     const bw_q8_rows *from = &j->rows.q, to = rows_of_expert(j, &j->gathered, expert, j->width).q;
-    const int first = j->first[expert], count = j->first[expert + 1] - first;
-    for (int g = 0; g < groups; g++) {
-        const size_t source = bw_q8_entry(j->n, j->width, row, g), place = bw_q8_entry(count, j->width, entry - first, g);
+    const int own = entry - j->first[expert], count = j->first[expert + 1] - j->first[expert];
+    size_t source = bw_q8_entry(j->n, j->width, row, 0), place = bw_q8_entry(count, j->width, own, 0);
+    const size_t source_step = bw_q8_entry(j->n, j->width, row, 1) - source;
+    const size_t place_step = bw_q8_entry(count, j->width, own, 1) - place;
+    for (int g = 0; g < groups; g++, source += source_step, place += place_step) {
         memcpy(to.q + place * BW_Q8_GROUP, from->q + source * BW_Q8_GROUP, BW_Q8_GROUP);
         to.scale[place] = from->scale[source];
         to.sum[place] = from->sum[source];
@@ -124,7 +129,7 @@ static void run_up(moe_job *j)
         const int first = j->first[e], count = j->first[e + 1] - first;
         if (count > 0)
             j->products[n++] = (bw_product){ .w = &a->experts[e].gate, .up = &a->experts[e].up, .n = count,
-                                             .rows = rows_of_expert(j, &j->gathered, e, j->width),
+                                             .rows = j->n == 1 ? j->rows : rows_of_expert(j, &j->gathered, e, j->width),
                                              .y = j->hidden + (size_t)first * (size_t)a->shape->ffn,
                                              .y_stride = (size_t)a->shape->ffn };
     }
@@ -142,7 +147,7 @@ static void run_down(moe_job *j, bw_carver *carver, bool int8)
     j->middle = (bw_rows){ .x = j->hidden };
     if (int8) {
         j->middle.q = bw_q8_carve(carver, j->n_entries, ffn);
-        bw_pool_for(j->cpu->pool, j->n_entries, round_entry, j);
+        bw_cpu_for(j->cpu, j->n_entries, (double)j->n_entries * ffn, round_entry, j);
     }
     const bw_rows shared = bw_rows_ready(j->cpu, carver, j->shared_hidden, j->n, shared_ffn, NULL, 0, a->shared.down.int8);
     int n = 0;
@@ -159,27 +164,47 @@ static void run_down(moe_job *j, bw_carver *carver, bool int8)
     bw_products_run(j->cpu, j->products, n);
 }
 
+/* Four columns, whatever the level: nothing here is worth more. */
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+enum { ADDED = 16 }; /* columns at a time, kept in registers */
+
+/* x += sum of share * y in order of rank, + gate * shared: ADDED columns from `at` on */
+static void add_columns(const moe_job *j, int row, size_t at, float gate)
+{
+    const size_t width = (size_t)j->width, first = (size_t)row * (size_t)j->n_used;
+    const four *shared = (const four *)(j->shared_out + (size_t)row * width + at);
+    four *x = (four *)(j->args->x + (size_t)row * width + at), routed[ADDED / 4];
+    for (int i = 0; i < j->n_used; i++) {
+        const four *y = (const four *)(j->gathered_x + (size_t)j->entry[first + (size_t)i] * width + at);
+        const float share = j->share[first + (size_t)i];
+        for (int c = 0; c < ADDED / 4; c++)
+            routed[c] = i == 0 ? share * y[c] : routed[c] + share * y[c];
+    }
+    for (int c = 0; c < ADDED / 4; c++)
+        x[c] += routed[c] + shared[c] * gate;
+}
+
+static void add_column(const moe_job *j, int row, size_t at, float gate)
+{
+    const size_t width = (size_t)j->width, first = (size_t)row * (size_t)j->n_used;
+    float routed = 0;
+    for (int i = 0; i < j->n_used; i++) {
+        const float y = j->gathered_x[(size_t)j->entry[first + (size_t)i] * width + at], share = j->share[first + (size_t)i];
+        routed = i == 0 ? share * y : routed + share * y;
+    }
+    j->args->x[(size_t)row * width + at] += routed + j->shared_out[(size_t)row * width + at] * gate;
+}
+
 static void add_up(void *arg, int row, int thread)
 {
-    moe_job *j = arg;
-    const size_t width = (size_t)j->width;
-    float *x = j->args->x + (size_t)row * width, *sum = j->shared_out + (size_t)row * width;
+    const moe_job *j = arg;
     const float gate = 1 / (1 + expf(-j->shared_logit[row]));
+    int c = 0;
     (void)thread;
-    for (size_t c = 0; c < width; c++)
-        sum[c] *= gate;
-    /* routed first, in order of rank; then the shared expert; then the residual */
-    float *routed = j->gathered_x + (size_t)j->entry[(size_t)row * (size_t)j->n_used] * width;
-    const float *share = j->share + (size_t)row * (size_t)j->n_used;
-    for (size_t c = 0; c < width; c++)
-        routed[c] *= share[0];
-    for (int i = 1; i < j->n_used; i++) {
-        const float *y = j->gathered_x + (size_t)j->entry[(size_t)row * (size_t)j->n_used + (size_t)i] * width;
-        for (size_t c = 0; c < width; c++)
-            routed[c] += share[i] * y[c];
-    }
-    for (size_t c = 0; c < width; c++)
-        x[c] += routed[c] + sum[c];
+    for (; c + ADDED <= j->width; c += ADDED)
+        add_columns(j, row, (size_t)c, gate);
+    for (; c < j->width; c++)
+        add_column(j, row, (size_t)c, gate);
 }
 
 static void carve_job(moe_job *j, bw_carver *carver)
@@ -198,7 +223,7 @@ static void carve_job(moe_job *j, bw_carver *carver)
     j->shared_hidden = bw_carve(carver, n * (size_t)j->args->shape->shared_ffn * sizeof(float));
     j->shared_out = bw_carve(carver, n * width * sizeof(float));
     j->products = bw_carve(carver, (n_experts + 2) * sizeof *j->products);
-    j->gathered.x = j->gathered_x;
+    j->gathered.x = j->float_in ? j->gathered_x : NULL;
     if (j->int8_in)
         j->gathered.q = bw_q8_carve(carver, j->n_entries, j->width);
 }
@@ -237,6 +262,7 @@ void bw_cpu_moe(bw_backend *be, const bw_moe_args *args)
     assert(shape->n_used >= 1 && shape->n_used <= shape->n_experts);
     for (int e = 0; e < shape->n_experts; e++) {
         j.int8_in |= args->experts[e].gate.int8 || args->experts[e].up.int8;
+        j.float_in |= !args->experts[e].gate.int8 || !args->experts[e].up.int8;
         int8_down |= args->experts[e].down.int8;
     }
     const bool int8 = j.int8_in || args->router.int8 || args->shared.gate.int8 || args->shared.up.int8;
@@ -247,10 +273,11 @@ void bw_cpu_moe(bw_backend *be, const bw_moe_args *args)
     bw_product router = { .w = &args->router, .n = j.n, .rows = j.rows, .y = j.logits,
                           .y_stride = (size_t)shape->n_experts };
     bw_products_run(cpu, &router, 1);
-    bw_pool_for(cpu->pool, j.n, choose, &j);
+    bw_cpu_for(cpu, j.n, (double)j.n * shape->n_experts, choose, &j);
     sort_entries(&j);
-    bw_pool_for(cpu->pool, j.n_entries, gather_entry, &j);
+    if (j.n > 1)
+        bw_cpu_for(cpu, j.n_entries, (double)j.n_entries * j.width / 4, gather_entry, &j);
     run_up(&j);
     run_down(&j, &carver, int8_down);
-    bw_pool_for(cpu->pool, j.n, add_up, &j);
+    bw_cpu_for(cpu, j.n, (double)j.n_entries * j.width, add_up, &j);
 }
