@@ -111,6 +111,7 @@ help:
 	@echo 'make bench-ops    times products, ARGS="LEVEL TYPE THREADS"'
 	@echo 'make bench-pool   times runs of the worker pool, ARGS=THREADS'
 	@echo 'make bench-mixer  times attention and the delta rule, ARGS="LEVEL THREADS WHAT"'
+	@echo 'make bench-moe    times a layer of experts, ARGS="LEVEL THREADS TYPE"'
 	@echo 'make lib shared   the library alone, in $(BUILD)/'
 	@echo 'make clean        removes everything built'
 	@echo
@@ -201,6 +202,14 @@ bench-mixer: $(BUILD)/bench/mixer_bench
 	$(BUILD)/bench/mixer_bench $(ARGS)
 .PHONY: bench-ops bench-mixer
 
+# What a layer of experts costs: make bench-moe ARGS="avx512 1 q4_0" (level, threads, type)
+$(BUILD)/bench/moe_bench: $(BUILD)/bench/moe_bench.o $(LIB)
+	$(say) LD $@
+	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
+bench-moe: $(BUILD)/bench/moe_bench
+	$(BUILD)/bench/moe_bench $(ARGS)
+.PHONY: bench-moe
+
 # What a run of the worker pool costs: make bench-pool ARGS=2 (threads)
 $(BUILD)/bench/pool_bench: $(BUILD)/bench/pool_bench.o $(LIB)
 	$(say) LD $@
@@ -238,7 +247,7 @@ $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(SERVER) 
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL) $(SERVER_LIBS) $(FUZZ_LINK)
 
-tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench $(BUILD)/bench/pool_bench $(BUILD)/bench/mixer_bench
+tests: $(TEST_BIN) $(TEST_TOOLS) $(BUILD)/bench/ops_bench $(BUILD)/bench/pool_bench $(BUILD)/bench/mixer_bench $(BUILD)/bench/moe_bench
 fuzz-bins: $(FUZZ_BIN)
 sanitized-tests: $(filter $(BUILD)/tests/unit/% $(BUILD)/tests/property/% $(BUILD)/tests/server/%,$(TEST_BIN))
 
@@ -299,5 +308,6 @@ clean:
 	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
-    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/bench/mixer_bench.d $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
+    $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/bench/mixer_bench.d $(BUILD)/bench/moe_bench.d \
+    $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
 -include $(wildcard $(BENCH_OBJ:.o=.d))
