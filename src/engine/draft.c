@@ -79,7 +79,7 @@ static void expect(float reach[BW_MAX_DRAFTS], const bw_draft_record *all, const
 /* ---- what a step would bring, and take ------------------------------------------------------- */
 
 typedef struct tally {
-    const bw_cost *cost;
+    const bw_timing *timing;
     int n_seqs, depth, drafts, chains[BW_MAX_DRAFTS]; /* [j]: chains longer than j */
     double tokens, head_s;
 } tally;
@@ -87,14 +87,14 @@ typedef struct tally {
 static void add_draft(tally *t, const bw_draft_ask *ask, int j)
 {
     const int m = t->chains[j]++;
-    t->head_s += bw_cost_head(t->cost, m + 1) - (m > 0 ? bw_cost_head(t->cost, m) : 0);
+    t->head_s += bw_timing_head(t->timing, m + 1) - (m > 0 ? bw_timing_head(t->timing, m) : 0);
     t->tokens += ask->reach[j];
     t->drafts++;
 }
 
 static double seconds(const tally *t)
 {
-    return bw_cost_verify(t->cost, t->n_seqs, t->depth, t->drafts) + t->head_s;
+    return bw_timing_verify(t->timing, t->n_seqs, t->depth, t->drafts) + t->head_s;
 }
 
 static bool is_auto(const bw_draft_ask *ask)
@@ -103,9 +103,9 @@ static bool is_auto(const bw_draft_ask *ask)
 }
 
 /* All sequences, with the drafts that were asked for as a number. */
-static tally start_tally(const bw_cost *cost, bw_draft_ask *asks, int n_asks, const bw_draft_record *all)
+static tally start_tally(const bw_timing *timing, bw_draft_ask *asks, int n_asks, const bw_draft_record *all)
 {
-    tally t = { .cost = cost, .n_seqs = n_asks, .tokens = n_asks };
+    tally t = { .timing = timing, .n_seqs = n_asks, .tokens = n_asks };
     int64_t depths = 0;
     for (int i = 0; i < n_asks; i++)
         depths += asks[i].depth;
@@ -161,7 +161,7 @@ static int varied(const bw_draft_ask *ask, variant v)
 
 static tally vary(const tally *best, const bw_draft_ask *asks, int n_asks, variant v)
 {
-    tally t = { .cost = best->cost, .n_seqs = n_asks, .depth = best->depth, .tokens = n_asks };
+    tally t = { .timing = best->timing, .n_seqs = n_asks, .depth = best->depth, .tokens = n_asks };
     for (int i = 0; i < n_asks; i++)
         for (int j = 0; j < varied(&asks[i], v); j++)
             add_draft(&t, &asks[i], j);
@@ -233,7 +233,7 @@ static void explore(bw_draft_planner *p, const tally *best, bw_draft_ask *asks, 
     for (int i = 0; i < N_VARIANTS; i++) {
         const variant v = (variant)((p->turn + i) % N_VARIANTS);
         const tally other = vary(best, asks, n_asks, v);
-        const double measured = bw_cost_measured(&p->cost, n_asks, best->depth, other.drafts);
+        const double measured = bw_timing_measured(&p->timing, n_asks, best->depth, other.drafts);
         const bool spare = v == LONGER && p->credit_s > SPARE * seconds(best);
         /* A single measurement may have been disturbed: the second is worth a debt. */
         if (other.drafts == best->drafts || other.drafts > budget || (measured >= FEW && !spare) ||
@@ -255,16 +255,16 @@ void bw_draft_init(bw_draft_policy *policy, int request)
 void bw_draft_planner_init(bw_draft_planner *planner)
 {
     *planner = (bw_draft_planner){ 0 };
-    bw_cost_init(&planner->cost);
+    bw_timing_init(&planner->timing);
 }
 
 void bw_draft_plan(bw_draft_planner *p, bw_draft_ask *asks, int n_asks, int budget)
 {
     if (n_asks == 0)
         return;
-    const tally fixed = start_tally(&p->cost, asks, n_asks, &p->record);
+    const tally fixed = start_tally(&p->timing, asks, n_asks, &p->record);
     /* Carefully while little is known: of the times, and of what is accepted. */
-    int room = smaller(budget, bw_cost_reach(&p->cost, n_asks, fixed.depth));
+    int room = smaller(budget, bw_timing_reach(&p->timing, n_asks, fixed.depth));
     room = smaller(room, (n_asks + 3) / 4 + 2 * (int)p->record.tries[0]) - fixed.drafts;
     if (room < 0)
         room = 0;
@@ -299,12 +299,12 @@ void bw_draft_learn_times(bw_draft_planner *planner, const bw_draft_times *times
 {
     double all = times->verify_s;
     for (int i = 0; i < times->n_runs; i++) {
-        bw_cost_learn_head(&planner->cost, times->chains[i], times->run_s[i]);
+        bw_timing_learn_head(&planner->timing, times->chains[i], times->run_s[i]);
         all += times->run_s[i];
     }
     if (!times->pure || times->n_seqs < 1)
         return;
-    bw_cost_learn_verify(&planner->cost, times->n_seqs, times->depth, times->n_drafts, times->verify_s);
+    bw_timing_learn_verify(&planner->timing, times->n_seqs, times->depth, times->n_drafts, times->verify_s);
     planner->credit_s += (planner->credited ? EXPLORE : START_CREDIT) * all;
     planner->credited = true;
     if (planner->credit_s > MOST_CREDIT * all)

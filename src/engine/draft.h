@@ -3,7 +3,7 @@
  * Of all ways to share drafts among the sequences, the one with the most expected tokens per second of the step:
  *
  *     tokens = sum over sequences of 1 + reach(1) + ... + reach(n),   reach(j) = accept(1) ... accept(j)
- *     time   = verify(sequences, drafts) + sum over j of head(chains longer than j)          (cost.h)
+ *     time   = verify(sequences, drafts) + sum over j of head(chains longer than j)          (timing.h)
  *
  * Drafts are added in the order of their reach, and of all prefixes of that order the best is taken: 0 when none
  * pays. accept(j), the share of verifies in which draft j was accepted when all before it were, is a sequence's
@@ -19,7 +19,7 @@
 #define BW_ENGINE_DRAFT_H
 
 #include "bellwether.h"
-#include "engine/cost.h"
+#include "engine/timing.h"
 
 /* Accepted and tried, for each place in a chain, given that all before it were accepted; old ones fade. */
 typedef struct bw_draft_record {
@@ -37,7 +37,7 @@ typedef struct bw_draft_policy {
 
 /* The engine. */
 typedef struct bw_draft_planner {
-    bw_cost cost;
+    bw_timing timing;
     bw_draft_record record; /* of all sequences */
     double credit_s;        /* for exploring */
     bool credited;          /* the first step gave it a start */

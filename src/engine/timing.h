@@ -1,4 +1,4 @@
-/* cost.h - what a step takes, learned from the steps as they come: the figures behind the draft length.
+/* timing.h - what a step takes, learned from the steps as they come: the figures behind the draft length.
  *
  * Two kinds of curves, each a level and a shape:
  *
@@ -13,13 +13,13 @@
  * anything is measured a row adds PRIOR_ROW of a plain step, and a run of the head takes PRIOR_HEAD of one: only
  * ratios count then.
  * Pure: no clock; one thread at a time. */
-#ifndef BW_ENGINE_COST_H
-#define BW_ENGINE_COST_H
+#ifndef BW_ENGINE_TIMING_H
+#define BW_ENGINE_TIMING_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { BW_CURVE_KNOTS = 12, BW_COST_SEQ_BUCKETS = 13, BW_COST_DEPTH_BUCKETS = 5 };
+enum { BW_CURVE_KNOTS = 12, BW_TIMING_SEQ_BUCKETS = 13, BW_TIMING_DEPTH_BUCKETS = 5 };
 
 typedef struct bw_curve {
     double level; /* seconds where the shape is 1; 0: nothing measured */
@@ -29,24 +29,24 @@ typedef struct bw_curve {
     uint32_t seen[BW_CURVE_KNOTS], now;                  /* `now` counts measurements; seen: at the last one */
 } bw_curve;
 
-typedef struct bw_cost {
-    bw_curve verify[BW_COST_DEPTH_BUCKETS][BW_COST_SEQ_BUCKETS], head;
-} bw_cost;
+typedef struct bw_timing {
+    bw_curve verify[BW_TIMING_DEPTH_BUCKETS][BW_TIMING_SEQ_BUCKETS], head;
+} bw_timing;
 
-void bw_cost_init(bw_cost *cost);
+void bw_timing_init(bw_timing *timing);
 
 /* A step of n_seqs >= 1 sequences at this mean depth, n_drafts verified, took `seconds` without its chains. */
-void bw_cost_learn_verify(bw_cost *cost, int n_seqs, int depth, int n_drafts, double seconds);
+void bw_timing_learn_verify(bw_timing *timing, int n_seqs, int depth, int n_drafts, double seconds);
 /* A run of the head for n_chains >= 1. */
-void bw_cost_learn_head(bw_cost *cost, int n_chains, double seconds);
+void bw_timing_learn_head(bw_timing *timing, int n_chains, double seconds);
 
-double bw_cost_verify(const bw_cost *cost, int n_seqs, int depth, int n_drafts);
-double bw_cost_head(const bw_cost *cost, int n_chains);
+double bw_timing_verify(const bw_timing *timing, int n_seqs, int depth, int n_drafts);
+double bw_timing_head(const bw_timing *timing, int n_chains);
 
 /* The most drafts a step may have so that it has at most twice the rows of one that was measured; 0 before a
  * plain step was. */
-int bw_cost_reach(const bw_cost *cost, int n_seqs, int depth);
+int bw_timing_reach(const bw_timing *timing, int n_seqs, int depth);
 /* How many measurements of about so many drafts count for this; old ones count less. */
-double bw_cost_measured(const bw_cost *cost, int n_seqs, int depth, int n_drafts);
+double bw_timing_measured(const bw_timing *timing, int n_seqs, int depth, int n_drafts);
 
 #endif

@@ -1,5 +1,5 @@
-/* cost.c - smoothed times by rows, kept apart into a level that drifts and a shape that lasts. */
-#include "engine/cost.h"
+/* timing.c - smoothed times by rows, kept apart into a level that drifts and a shape that lasts. */
+#include "engine/timing.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -151,7 +151,7 @@ static void learn(bw_curve *c, const double *knots, double x, double seconds)
 static int seq_bucket(int n_seqs)
 {
     int b = 0;
-    while (b + 1 < BW_COST_SEQ_BUCKETS && (1 << b) < n_seqs)
+    while (b + 1 < BW_TIMING_SEQ_BUCKETS && (1 << b) < n_seqs)
         b++;
     return b;
 }
@@ -159,7 +159,7 @@ static int seq_bucket(int n_seqs)
 static int depth_bucket(int depth) /* up to 1K, 4K, 16K, 64K, more */
 {
     int b = 0;
-    while (b + 1 < BW_COST_DEPTH_BUCKETS && (1024 << 2 * b) < depth)
+    while (b + 1 < BW_TIMING_DEPTH_BUCKETS && (1024 << 2 * b) < depth)
         b++;
     return b;
 }
@@ -169,42 +169,42 @@ static double plain(int n_seqs)
     return 1 + PRIOR_ROW * n_seqs;
 }
 
-void bw_cost_init(bw_cost *cost)
+void bw_timing_init(bw_timing *timing)
 {
-    *cost = (bw_cost){ 0 };
-    for (int s = 0; s < BW_COST_SEQ_BUCKETS; s++)
+    *timing = (bw_timing){ 0 };
+    for (int s = 0; s < BW_TIMING_SEQ_BUCKETS; s++)
         for (int k = 0; k < BW_CURVE_KNOTS; k++)
-            cost->verify[0][s].prior[k] = 1 + PRIOR_ROW * (1 << s) * verify_knots[k] / plain(1 << s);
+            timing->verify[0][s].prior[k] = 1 + PRIOR_ROW * (1 << s) * verify_knots[k] / plain(1 << s);
     for (int k = 0; k < BW_CURVE_KNOTS; k++)
-        cost->head.prior[k] = (1 + PRIOR_ROW * head_knots[k]) / (1 + PRIOR_ROW);
-    for (int d = 0; d < BW_COST_DEPTH_BUCKETS; d++)
-        for (int s = 0; s < BW_COST_SEQ_BUCKETS; s++) {
-            cost->verify[d][s] = cost->verify[0][s];
-            fill(&cost->verify[d][s]);
+        timing->head.prior[k] = (1 + PRIOR_ROW * head_knots[k]) / (1 + PRIOR_ROW);
+    for (int d = 0; d < BW_TIMING_DEPTH_BUCKETS; d++)
+        for (int s = 0; s < BW_TIMING_SEQ_BUCKETS; s++) {
+            timing->verify[d][s] = timing->verify[0][s];
+            fill(&timing->verify[d][s]);
         }
-    fill(&cost->head);
+    fill(&timing->head);
 }
 
 /* Where nothing was measured at this depth: the curve of the nearest one for as many sequences. */
-static const bw_curve *verify_curve(const bw_cost *cost, int n_seqs, int depth)
+static const bw_curve *verify_curve(const bw_timing *timing, int n_seqs, int depth)
 {
     const int s = seq_bucket(n_seqs), d = depth_bucket(depth);
-    for (int away = 0; away < BW_COST_DEPTH_BUCKETS; away++) {
-        if (d - away >= 0 && cost->verify[d - away][s].level > 0)
-            return &cost->verify[d - away][s];
-        if (d + away < BW_COST_DEPTH_BUCKETS && cost->verify[d + away][s].level > 0)
-            return &cost->verify[d + away][s];
+    for (int away = 0; away < BW_TIMING_DEPTH_BUCKETS; away++) {
+        if (d - away >= 0 && timing->verify[d - away][s].level > 0)
+            return &timing->verify[d - away][s];
+        if (d + away < BW_TIMING_DEPTH_BUCKETS && timing->verify[d + away][s].level > 0)
+            return &timing->verify[d + away][s];
     }
-    return &cost->verify[d][s];
+    return &timing->verify[d][s];
 }
 
 /* Of any number of sequences; 1 where nothing was measured at all. */
-static double any_level(const bw_cost *cost, int n_seqs, int depth)
+static double any_level(const bw_timing *timing, int n_seqs, int depth)
 {
     const int b = seq_bucket(n_seqs);
-    for (int away = 1; away < BW_COST_SEQ_BUCKETS; away++) {
-        const bw_curve *fewer = b - away >= 0 ? verify_curve(cost, 1 << (b - away), depth) : NULL;
-        const bw_curve *more = b + away < BW_COST_SEQ_BUCKETS ? verify_curve(cost, 1 << (b + away), depth) : NULL;
+    for (int away = 1; away < BW_TIMING_SEQ_BUCKETS; away++) {
+        const bw_curve *fewer = b - away >= 0 ? verify_curve(timing, 1 << (b - away), depth) : NULL;
+        const bw_curve *more = b + away < BW_TIMING_SEQ_BUCKETS ? verify_curve(timing, 1 << (b + away), depth) : NULL;
         if (fewer && fewer->level > 0)
             return fewer->level;
         if (more && more->level > 0)
@@ -213,11 +213,11 @@ static double any_level(const bw_cost *cost, int n_seqs, int depth)
     return 1;
 }
 
-void bw_cost_learn_verify(bw_cost *cost, int n_seqs, int depth, int n_drafts, double seconds)
+void bw_timing_learn_verify(bw_timing *timing, int n_seqs, int depth, int n_drafts, double seconds)
 {
     assert(n_seqs >= 1);
-    bw_curve *c = &cost->verify[depth_bucket(depth)][seq_bucket(n_seqs)];
-    const bw_curve *near = verify_curve(cost, n_seqs, depth);
+    bw_curve *c = &timing->verify[depth_bucket(depth)][seq_bucket(n_seqs)];
+    const bw_curve *near = verify_curve(timing, n_seqs, depth);
     if (near != c) { /* a new depth: what is known of another is little more than a guess */
         *c = *near;
         for (int k = 0; k < BW_CURVE_KNOTS; k++)
@@ -226,27 +226,27 @@ void bw_cost_learn_verify(bw_cost *cost, int n_seqs, int depth, int n_drafts, do
     learn(c, verify_knots, (double)n_drafts / n_seqs, seconds / plain(n_seqs));
 }
 
-void bw_cost_learn_head(bw_cost *cost, int n_chains, double seconds)
+void bw_timing_learn_head(bw_timing *timing, int n_chains, double seconds)
 {
-    learn(&cost->head, head_knots, n_chains, seconds);
+    learn(&timing->head, head_knots, n_chains, seconds);
 }
 
-double bw_cost_verify(const bw_cost *cost, int n_seqs, int depth, int n_drafts)
+double bw_timing_verify(const bw_timing *timing, int n_seqs, int depth, int n_drafts)
 {
-    const bw_curve *c = verify_curve(cost, n_seqs, depth);
-    const double level = c->level > 0 ? c->level : any_level(cost, n_seqs, depth);
+    const bw_curve *c = verify_curve(timing, n_seqs, depth);
+    const double level = c->level > 0 ? c->level : any_level(timing, n_seqs, depth);
     return level * plain(n_seqs) * shape_at(c, verify_knots, (double)n_drafts / n_seqs);
 }
 
-double bw_cost_head(const bw_cost *cost, int n_chains)
+double bw_timing_head(const bw_timing *timing, int n_chains)
 {
-    const double shape = shape_at(&cost->head, head_knots, n_chains);
-    return shape * (cost->head.level > 0 ? cost->head.level : PRIOR_HEAD * bw_cost_verify(cost, 1, 0, 0));
+    const double shape = shape_at(&timing->head, head_knots, n_chains);
+    return shape * (timing->head.level > 0 ? timing->head.level : PRIOR_HEAD * bw_timing_verify(timing, 1, 0, 0));
 }
 
-int bw_cost_reach(const bw_cost *cost, int n_seqs, int depth)
+int bw_timing_reach(const bw_timing *timing, int n_seqs, int depth)
 {
-    const bw_curve *c = verify_curve(cost, n_seqs, depth);
+    const bw_curve *c = verify_curve(timing, n_seqs, depth);
     double most = -1;
     for (int k = 0; k < BW_CURVE_KNOTS; k++)
         if (c->weight[k] > 0)
@@ -254,9 +254,9 @@ int bw_cost_reach(const bw_cost *cost, int n_seqs, int depth)
     return most < 0 ? 0 : (int)((2 * (1 + most) - 1) * n_seqs);
 }
 
-double bw_cost_measured(const bw_cost *cost, int n_seqs, int depth, int n_drafts)
+double bw_timing_measured(const bw_timing *timing, int n_seqs, int depth, int n_drafts)
 {
-    const bw_curve *c = verify_curve(cost, n_seqs, depth);
+    const bw_curve *c = verify_curve(timing, n_seqs, depth);
     int i;
     if (locate(verify_knots, (double)n_drafts / n_seqs, &i) >= 0.5)
         i++;

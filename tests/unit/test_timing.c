@@ -3,9 +3,9 @@
 
 #include <math.h>
 
-#include "engine/cost.h"
+#include "engine/timing.h"
 
-static bw_cost cost;
+static bw_timing timing;
 
 /* Milliseconds of n drafts beside one sequence. */
 static double truth(int n)
@@ -15,7 +15,7 @@ static double truth(int n)
 
 static double ratio(int n_seqs, int depth, int a, int b)
 {
-    return bw_cost_verify(&cost, n_seqs, depth, a) / bw_cost_verify(&cost, n_seqs, depth, b);
+    return bw_timing_verify(&timing, n_seqs, depth, a) / bw_timing_verify(&timing, n_seqs, depth, b);
 }
 
 static void check_near(double got, double want, double tolerance)
@@ -25,38 +25,38 @@ static void check_near(double got, double want, double tolerance)
 
 TEST(before_anything_is_measured_more_takes_longer)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int n_seqs = 1; n_seqs <= 64; n_seqs *= 2) {
         for (int n = 0; n < 8 * n_seqs; n++)
-            check(bw_cost_verify(&cost, n_seqs, 0, n + 1) > bw_cost_verify(&cost, n_seqs, 0, n));
-        check(bw_cost_head(&cost, n_seqs + 1) > bw_cost_head(&cost, n_seqs));
-        check_int(bw_cost_reach(&cost, n_seqs, 0), 0);
+            check(bw_timing_verify(&timing, n_seqs, 0, n + 1) > bw_timing_verify(&timing, n_seqs, 0, n));
+        check(bw_timing_head(&timing, n_seqs + 1) > bw_timing_head(&timing, n_seqs));
+        check_int(bw_timing_reach(&timing, n_seqs, 0), 0);
     }
-    check(bw_cost_head(&cost, 1) < 0.5 * bw_cost_verify(&cost, 1, 0, 0));
+    check(bw_timing_head(&timing, 1) < 0.5 * bw_timing_verify(&timing, 1, 0, 0));
 }
 
 TEST(what_is_measured_is_known)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 20; k++)
         for (int n = 0; n <= 8; n++)
-            bw_cost_learn_verify(&cost, 1, 100, n, truth(n));
+            bw_timing_learn_verify(&timing, 1, 100, n, truth(n));
     for (int n = 0; n <= 8; n++)
-        check_near(bw_cost_verify(&cost, 1, 100, n), truth(n), 0.01);
+        check_near(bw_timing_verify(&timing, 1, 100, n), truth(n), 0.01);
     for (int m = 1; m <= 4; m++)
         for (int k = 0; k < 20; k++)
-            bw_cost_learn_head(&cost, m, 2 + 0.5 * m);
+            bw_timing_learn_head(&timing, m, 2 + 0.5 * m);
     for (int m = 1; m <= 4; m++)
-        check_near(bw_cost_head(&cost, m), 2 + 0.5 * m, 0.02);
-    check_near(bw_cost_head(&cost, 8), 6, 0.2); /* as it went on */
+        check_near(bw_timing_head(&timing, m), 2 + 0.5 * m, 0.02);
+    check_near(bw_timing_head(&timing, 8), 6, 0.2); /* as it went on */
 }
 
 TEST(between_and_beyond_what_is_measured_it_goes_on_as_it_went)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 50; k++)
         for (int n = 0; n <= 4; n += 2)
-            bw_cost_learn_verify(&cost, 1, 100, n, 30 + 3 * n);
+            bw_timing_learn_verify(&timing, 1, 100, n, 30 + 3 * n);
     check_near(ratio(1, 100, 1, 0), 1.1, 0.02);
     check_near(ratio(1, 100, 3, 0), 1.3, 0.02);
     check_near(ratio(1, 100, 8, 0), 1.8, 0.1);
@@ -64,77 +64,77 @@ TEST(between_and_beyond_what_is_measured_it_goes_on_as_it_went)
 
 TEST(time_never_falls_with_rows_however_noisy)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 300; k++) {
         const int n = rnd_int(0, 32);
-        bw_cost_learn_verify(&cost, 4, 100, n, (30 + n) * (1 + 0.3 * fabs(rnd_float())));
+        bw_timing_learn_verify(&timing, 4, 100, n, (30 + n) * (1 + 0.3 * fabs(rnd_float())));
         for (int i = 0; i < 32; i++)
-            check(bw_cost_verify(&cost, 4, 100, i + 1) >= bw_cost_verify(&cost, 4, 100, i));
+            check(bw_timing_verify(&timing, 4, 100, i + 1) >= bw_timing_verify(&timing, 4, 100, i));
     }
 }
 
 TEST(a_disturbed_step_moves_little_and_a_disturbed_first_one_is_forgotten)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 20; k++)
         for (int n = 0; n <= 3; n++)
-            bw_cost_learn_verify(&cost, 1, 100, n, truth(n));
+            bw_timing_learn_verify(&timing, 1, 100, n, truth(n));
     const double before = ratio(1, 100, 3, 0);
-    bw_cost_learn_verify(&cost, 1, 100, 3, 10 * truth(3));
+    bw_timing_learn_verify(&timing, 1, 100, 3, 10 * truth(3));
     check_near(ratio(1, 100, 3, 0), before, 0.02);
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     const int order[] = { 0, 0, 2, 2 };
     for (int i = 0; i < 4; i++)
-        bw_cost_learn_verify(&cost, 1, 100, order[i], truth(order[i]) * (i % 2 ? 1 : 2.5));
+        bw_timing_learn_verify(&timing, 1, 100, order[i], truth(order[i]) * (i % 2 ? 1 : 2.5));
     check_near(ratio(1, 100, 2, 0), truth(2) / truth(0), 0.03);
 }
 
 TEST(a_machine_that_slows_down_slows_all_lengths_alike)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 40; k++)
         for (int n = 0; n <= 3; n++)
-            bw_cost_learn_verify(&cost, 1, 100, n, truth(n));
+            bw_timing_learn_verify(&timing, 1, 100, n, truth(n));
     const double before = ratio(1, 100, 3, 0);
     for (int k = 0; k < 40; k++)
-        bw_cost_learn_verify(&cost, 1, 100, 2, 1.5 * truth(2));
-    check_near(bw_cost_verify(&cost, 1, 100, 2), 1.5 * truth(2), 0.02);
+        bw_timing_learn_verify(&timing, 1, 100, 2, 1.5 * truth(2));
+    check_near(bw_timing_verify(&timing, 1, 100, 2), 1.5 * truth(2), 0.02);
     check_near(ratio(1, 100, 3, 0), before, 0.1);
 }
 
 TEST(batches_and_depths_are_learned_apart_and_begin_with_what_is_near)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 20; k++)
         for (int n = 0; n <= 4; n++)
-            bw_cost_learn_verify(&cost, 1, 100, n, truth(n));
+            bw_timing_learn_verify(&timing, 1, 100, n, truth(n));
     check_near(ratio(1, 50000, 4, 0), truth(4) / truth(0), 0.02);
     for (int k = 0; k < 20; k++)
         for (int n = 0; n <= 4; n++)
-            bw_cost_learn_verify(&cost, 1, 50000, n, 60 + 20 * n);
+            bw_timing_learn_verify(&timing, 1, 50000, n, 60 + 20 * n);
     check_near(ratio(1, 50000, 4, 0), 140.0 / 60, 0.04);
     check_near(ratio(1, 100, 4, 0), truth(4) / truth(0), 0.02);
     for (int k = 0; k < 20; k++)
         for (int n = 0; n <= 64; n += 16)
-            bw_cost_learn_verify(&cost, 16, 100, n, 100 + 5 * n);
+            bw_timing_learn_verify(&timing, 16, 100, n, 100 + 5 * n);
     check_near(ratio(16, 100, 16, 0), 1.8, 0.02);
     check_near(ratio(1, 100, 4, 0), truth(4) / truth(0), 0.02);
 }
 
 TEST(a_step_reaches_twice_as_far_as_was_measured)
 {
-    bw_cost_init(&cost);
+    bw_timing_init(&timing);
     for (int k = 0; k < 2; k++)
-        bw_cost_learn_verify(&cost, 1, 0, 0, 30);
-    check_int(bw_cost_reach(&cost, 1, 0), 1);
+        bw_timing_learn_verify(&timing, 1, 0, 0, 30);
+    check_int(bw_timing_reach(&timing, 1, 0), 1);
     for (int k = 0; k < 2; k++)
-        bw_cost_learn_verify(&cost, 1, 0, 1, 31);
-    check_int(bw_cost_reach(&cost, 1, 0), 3);
-    check_int(bw_cost_reach(&cost, 2, 0), 0);
-    check(bw_cost_measured(&cost, 1, 0, 1) > 1.9 && bw_cost_measured(&cost, 1, 0, 5) == 0);
+        bw_timing_learn_verify(&timing, 1, 0, 1, 31);
+    check_int(bw_timing_reach(&timing, 1, 0), 3);
+    check_int(bw_timing_reach(&timing, 2, 0), 0);
+    check(bw_timing_measured(&timing, 1, 0, 1) > 1.9 && bw_timing_measured(&timing, 1, 0, 5) == 0);
     for (int k = 0; k < 1000; k++)
-        bw_cost_learn_verify(&cost, 1, 0, 0, 30);
-    check(bw_cost_measured(&cost, 1, 0, 1) < 0.5 && bw_cost_measured(&cost, 1, 0, 0) > 10);
+        bw_timing_learn_verify(&timing, 1, 0, 0, 30);
+    check(bw_timing_measured(&timing, 1, 0, 1) < 0.5 && bw_timing_measured(&timing, 1, 0, 0) > 10);
 }
 
 TESTS_MAIN(ENTRY(before_anything_is_measured_more_takes_longer), ENTRY(what_is_measured_is_known),
