@@ -8,9 +8,9 @@
 typedef struct counter {
     const bw_net *net;
     bw_kv_codec codec;
-    const bw_cost_step *step;
+    const bw_counted_step *step;
     int n_rows, n_logits;
-    bw_cost sum;
+    bw_step_cost sum;
     double by_type[BW_DTYPE_COUNT]; /* bytes of matrices */
 } counter;
 
@@ -80,7 +80,7 @@ static void gdn_layer(counter *c, const bw_net_layer *layer)
     multiply(c, &layer->gdn.b, 1, c->n_rows);
     c->sum.bytes += taps * 4;
     for (int i = 0; i < c->step->n_spans; i++) {
-        const bw_cost_span *span = &c->step->spans[i];
+        const bw_counted_span *span = &c->step->spans[i];
         const double rows = span->n_pending + span->n_rows, drafts = span->n_rows - span->n_final;
         c->sum.bytes += 4 * (2 * (state + window) + (span->n_pending + drafts) * pending);
         c->sum.f32_macs += rows * (3 * state + taps);
@@ -90,7 +90,7 @@ static void gdn_layer(counter *c, const bw_net_layer *layer)
 
 /* ---- feed-forward ---------------------------------------------------------------------------- */
 
-double bw_cost_distinct_experts(int n_experts, int n_used, double n_rows)
+double bw_step_cost_experts(int n_experts, int n_used, double n_rows)
 {
     return n_experts * (1 - pow(1 - (double)n_used / n_experts, n_rows));
 }
@@ -110,7 +110,7 @@ static void ffn_layer(counter *c, const bw_net_layer *layer, int n)
         return;
     }
     multiply(c, &layer->moe.router, 1, n);
-    expert(c, &layer->moe.experts[0], bw_cost_distinct_experts(moe->n_experts, moe->n_used, n), (double)n * moe->n_used);
+    expert(c, &layer->moe.experts[0], bw_step_cost_experts(moe->n_experts, moe->n_used, n), (double)n * moe->n_used);
     expert(c, &layer->moe.shared, 1, n);
     c->sum.bytes += 4.0 * c->net->config->hidden; /* the shared expert's gate */
     c->sum.f32_macs += (double)c->net->config->hidden * n;
@@ -135,7 +135,7 @@ static void mtp_draft(counter *c, int j)
     const bw_net *net = c->net;
     int n = 0;
     for (int i = 0; i < c->step->n_spans; i++) {
-        const bw_cost_span *span = &c->step->spans[i];
+        const bw_counted_span *span = &c->step->spans[i];
         if (span->n_chain <= j)
             continue;
         attend(c, span->first_pos + span->n_final - 1 + j, 1);
@@ -151,12 +151,12 @@ static void mtp_draft(counter *c, int j)
 
 /* ---- the step -------------------------------------------------------------------------------- */
 
-static counter count(const bw_net *net, bw_kv_codec codec, const bw_cost_step *step)
+static counter count(const bw_net *net, bw_kv_codec codec, const bw_counted_step *step)
 {
     counter c = { .net = net, .codec = codec, .step = step };
     int longest = 0;
     for (int i = 0; i < step->n_spans; i++) {
-        const bw_cost_span *span = &step->spans[i];
+        const bw_counted_span *span = &step->spans[i];
         c.n_rows += span->n_rows;
         c.n_logits += span->n_logits;
         longest = span->n_chain > longest ? span->n_chain : longest;
@@ -179,19 +179,19 @@ static counter count(const bw_net *net, bw_kv_codec codec, const bw_cost_step *s
     return c;
 }
 
-bw_cost bw_cost_of_step(const bw_net *net, bw_kv_codec codec, const bw_cost_step *step)
+bw_step_cost bw_step_cost_count(const bw_net *net, bw_kv_codec codec, const bw_counted_step *step)
 {
     return count(net, codec, step).sum;
 }
 
-void bw_cost_by_type(const bw_net *net, double bytes[BW_DTYPE_COUNT])
+void bw_step_cost_by_type(const bw_net *net, double bytes[BW_DTYPE_COUNT])
 {
-    const bw_cost_span span = { .n_rows = 1, .n_final = 1, .n_logits = 1 };
-    const counter c = count(net, BW_CODEC_F16, &(bw_cost_step){ .spans = &span, .n_spans = 1 });
+    const bw_counted_span span = { .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const counter c = count(net, BW_CODEC_F16, &(bw_counted_step){ .spans = &span, .n_spans = 1 });
     memcpy(bytes, c.by_type, sizeof c.by_type);
 }
 
-double bw_cost_seconds(const bw_cost *cost, double bytes, double int8_macs, double f32_macs)
+double bw_step_cost_seconds(const bw_step_cost *cost, double bytes, double int8_macs, double f32_macs)
 {
     const double moving = cost->bytes / bytes;
     const double multiplying = cost->int8_macs / int8_macs + cost->f32_macs / f32_macs;

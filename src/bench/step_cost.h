@@ -11,32 +11,32 @@
 
 #include "model/net.h"
 
-typedef struct bw_cost {
+typedef struct bw_step_cost {
     double bytes, int8_macs, f32_macs;
-} bw_cost;
+} bw_step_cost;
 
-typedef struct bw_cost_span {
+typedef struct bw_counted_span {
     int first_pos, n_rows, n_final, n_logits; /* as in bw_span */
     int n_pending; /* pending rows of its sequence that the last verification accepted */
     int n_chain;   /* drafts the head makes after it */
-} bw_cost_span;
+} bw_counted_span;
 
-typedef struct bw_cost_step {
-    const bw_cost_span *spans;
+typedef struct bw_counted_step {
+    const bw_counted_span *spans;
     int n_spans;
     bool mtp; /* the head's keys and values are kept */
-} bw_cost_step;
+} bw_counted_step;
 
-bw_cost bw_cost_of_step(const bw_net *net, bw_kv_codec codec, const bw_cost_step *step);
+bw_step_cost bw_step_cost_count(const bw_net *net, bw_kv_codec codec, const bw_counted_step *step);
 /* Of the matrices of a plain step of one row: bytes by their type. */
-void bw_cost_by_type(const bw_net *net, double bytes[BW_DTYPE_COUNT]);
+void bw_step_cost_by_type(const bw_net *net, double bytes[BW_DTYPE_COUNT]);
 /* On average, of n_rows rows that choose n_used of n_experts each, as if by chance. */
-double bw_cost_distinct_experts(int n_experts, int n_used, double n_rows);
+double bw_step_cost_experts(int n_experts, int n_used, double n_rows);
 
 /* Seconds that the limits alone allow: the longer of moving and multiplying. Limits per second, above 0. */
-double bw_cost_seconds(const bw_cost *cost, double bytes, double int8_macs, double f32_macs);
+double bw_step_cost_seconds(const bw_step_cost *cost, double bytes, double int8_macs, double f32_macs);
 
-static inline void bw_cost_add(bw_cost *sum, const bw_cost *cost)
+static inline void bw_step_cost_add(bw_step_cost *sum, const bw_step_cost *cost)
 {
     sum->bytes += cost->bytes;
     sum->int8_macs += cost->int8_macs;

@@ -5,6 +5,7 @@
 
 int bw_cmd_run(int argc, char **argv);
 int bw_cmd_serve(int argc, char **argv);
+int bw_cmd_bench(int argc, char **argv);
 int bw_cmd_eval(int argc, char **argv);
 int bw_cmd_inspect(int argc, char **argv);
 int bw_cmd_tokenize(int argc, char **argv);

@@ -17,6 +17,7 @@ static const struct command {
     { "inspect", bw_cmd_inspect, "what is in a model, and is it whole" },
     { "tokenize", bw_cmd_tokenize, "text to token ids and back" },
     { "eval", bw_cmd_eval, "perplexity of a text, logits of every row" },
+    { "bench", bw_cmd_bench, "how fast a model is here, and how fast it could be" },
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -39,7 +40,7 @@ static int unknown_command(const char *given)
     for (int i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i].name;
     const char *nearest = bw_args_nearest(given, names, N_COMMANDS);
-    fprintf(stderr, "bellwether: \"%s\" is not a command, expected run, serve, inspect, tokenize or eval", given);
+    fprintf(stderr, "bellwether: \"%s\" is not a command, expected run, serve, inspect, tokenize, eval or bench", given);
     if (nearest)
         fprintf(stderr, "; did you mean %s?", nearest);
     fprintf(stderr, " (see bellwether --help)\n");
@@ -52,7 +53,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_DFL);
     if (argc < 2) {
         fprintf(stderr,
-                "bellwether: a command is missing, expected run, serve, inspect, tokenize or eval (see bellwether --help)\n");
+                "bellwether: a command is missing, expected run, serve, inspect, tokenize, eval or bench (see bellwether --help)\n");
         return 2;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {

@@ -4,11 +4,11 @@
 . tests/cli/common.bash
 lamb=models/lamb
 
-refuses no_command 2 "command is missing" run serve inspect tokenize eval --
+refuses no_command 2 "command is missing" run serve inspect tokenize eval bench --
 refuses unknown_command 2 '"rum"' "did you mean run" -- rum
 refuses unknown_command_far_from_all 2 '"xyzzyxyzzy"' run -- xyzzyxyzzy
 
-for command in run serve eval inspect tokenize; do
+for command in run serve eval bench inspect tokenize; do
     refuses "${command}_without_a_model" 2 "bellwether $command" MODEL -- $command
     refuses "${command}_with_an_unknown_option" 2 "bellwether $command" --frobnicate -- $command $lamb --frobnicate
     bw $command --help
@@ -18,7 +18,7 @@ for command in run serve eval inspect tokenize; do
     is "${command}_version" "$(cat "$work/out")" "$(./bellwether --version)"
 done
 bw --help
-is help_lists_every_command "$(grep -cE '^  (run|serve|eval|inspect|tokenize) ' "$work/out")" 5
+is help_lists_every_command "$(grep -cE '^  (run|serve|eval|bench|inspect|tokenize) ' "$work/out")" 6
 bw --version
 is version_is_name_and_number "$(grep -cE '^bellwether [0-9]+\.[0-9]+\.[0-9]+$' "$work/out")" 1
 

@@ -14,8 +14,8 @@
 static void check_summary(double *values, int n, double median, double smallest, double largest)
 {
     const bw_summary s = bw_summary_of(values, n);
-    check_that(s.median == median && s.smallest == smallest && s.largest == largest, "got %g (%g..%g), want %g (%g..%g)",
-               s.median, s.smallest, s.largest, median, smallest, largest);
+    check_that(s.median == median && s.smallest == smallest && s.largest == largest,
+               "got %g (%g..%g), want %g (%g..%g)", s.median, s.smallest, s.largest, median, smallest, largest);
 }
 
 TEST(the_median_is_the_middle_and_the_spread_the_ends)
@@ -81,9 +81,11 @@ static void make_model(bool moe)
     }
 }
 
-static void check_cost(const bw_cost_span *spans, int n_spans, bool mtp, double bytes, double int8_macs, double f32_macs)
+static void check_cost(const bw_counted_span *spans, int n_spans, bool mtp, double bytes, double int8_macs,
+                       double f32_macs)
 {
-    const bw_cost c = bw_cost_of_step(&net, BW_CODEC_F16, &(bw_cost_step){ .spans = spans, .n_spans = n_spans, .mtp = mtp });
+    const bw_counted_step step = { .spans = spans, .n_spans = n_spans, .mtp = mtp };
+    const bw_step_cost c = bw_step_cost_count(&net, BW_CODEC_F16, &step);
     check_that(c.bytes == bytes && c.int8_macs == int8_macs && c.f32_macs == f32_macs,
                "%.17g bytes, %.17g int8, %.17g f32; want %.17g, %.17g, %.17g", c.bytes, c.int8_macs, c.f32_macs, bytes,
                int8_macs, f32_macs);
@@ -102,7 +104,7 @@ static void check_cost(const bw_cost_span *spans, int n_spans, bool mtp, double 
 TEST(a_plain_step_reads_every_matrix_once)
 {
     make_model(false);
-    const bw_cost_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const bw_counted_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
     check_cost(&span, 1, false, 153600 + 10 * 256 + 256 + 73984 + 19072 + 2 * 27648 + 51200 + 512,
                98304 + 40960 + 2 * 49152, 32768 + 11 * 256 + 13312 + 6592 + 25600);
 }
@@ -111,7 +113,7 @@ TEST(a_verify_reads_the_same_matrices_and_multiplies_more)
 {
     make_model(false);
     /* 4 rows see 11 + 12 + 13 + 14 = 50 positions; 2 pending rows are applied, 3 become pending */
-    const bw_cost_span span = { .first_pos = 10, .n_rows = 4, .n_final = 1, .n_logits = 4, .n_pending = 2 };
+    const bw_counted_span span = { .first_pos = 10, .n_rows = 4, .n_final = 1, .n_logits = 4, .n_pending = 2 };
     check_cost(&span, 1, false, 153600 + 10 * 256 + 4 * 256 + 73984 + 19072 + 5 * 464 + 2 * 27648 + 51200 + 4 * 512,
                4 * (98304 + 40960 + 2 * 49152), 4 * 32768 + 50 * 256 + 4 * 13312 + 6 * 6592 + 4 * 25600);
 }
@@ -121,7 +123,7 @@ TEST(a_prompt_wants_one_row_of_logits_or_none)
     make_model(false);
     const double body = 153600 + 73984 + 19072 + 2 * 27648;
     const double int8 = 3 * (98304 + 40960 + 2 * 49152), f32 = 3 * 32768 + 6 * 256 + 3 * 13312 + 3 * 6592;
-    const bw_cost_span last = { .n_rows = 3, .n_final = 3, .n_logits = 1 }, inner = { .n_rows = 3, .n_final = 3 };
+    const bw_counted_span last = { .n_rows = 3, .n_final = 3, .n_logits = 1 }, inner = { .n_rows = 3, .n_final = 3 };
     check_cost(&last, 1, false, body + 3 * 256 + 3 * 512 + 51200, int8, f32 + 25600);
     check_cost(&inner, 1, false, body + 3 * 256 + 3 * 512, int8, f32);
 }
@@ -129,7 +131,7 @@ TEST(a_prompt_wants_one_row_of_logits_or_none)
 TEST(sequences_share_matrices_and_have_a_state_each)
 {
     make_model(false);
-    const bw_cost_span spans[] = { { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 },
+    const bw_counted_span spans[] = { { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 },
                                    { .first_pos = 100, .n_rows = 1, .n_final = 1, .n_logits = 1 } };
     check_cost(spans, 2, false, 153600 + 110 * 256 + 2 * 256 + 73984 + 2 * 19072 + 2 * 27648 + 51200 + 2 * 512,
                2 * (98304 + 40960 + 2 * 49152), 2 * 32768 + 112 * 256 + 2 * 13312 + 2 * 6592 + 2 * 25600);
@@ -138,9 +140,10 @@ TEST(sequences_share_matrices_and_have_a_state_each)
 TEST(f32_pages_are_twice_as_large)
 {
     make_model(false);
-    const bw_cost_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
-    const bw_cost_step step = { .spans = &span, .n_spans = 1 };
-    check(bw_cost_of_step(&net, BW_CODEC_F32, &step).bytes - bw_cost_of_step(&net, BW_CODEC_F16, &step).bytes == 11 * 256);
+    const bw_counted_span span = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const bw_counted_step step = { .spans = &span, .n_spans = 1 };
+    const bw_step_cost f16 = bw_step_cost_count(&net, BW_CODEC_F16, &step);
+    check(bw_step_cost_count(&net, BW_CODEC_F32, &step).bytes - f16.bytes == 11 * 256);
 }
 
 /* The head's keys: embedding 512, fc 256 x 544 = 139,264, k and v 65,536, written 256; int8 131,072, f32 32,768.
@@ -148,10 +151,11 @@ TEST(f32_pages_are_twice_as_large)
 TEST(each_draft_reads_the_mtp_head_again)
 {
     make_model(false);
-    const bw_cost_span plain = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
-    const bw_cost base = bw_cost_of_step(&net, BW_CODEC_F16, &(bw_cost_step){ .spans = &plain, .n_spans = 1 });
+    const bw_counted_span plain = { .first_pos = 10, .n_rows = 1, .n_final = 1, .n_logits = 1 };
+    const bw_counted_step step = { .spans = &plain, .n_spans = 1 };
+    const bw_step_cost base = bw_step_cost_count(&net, BW_CODEC_F16, &step);
     const double keys = 512 + 139264 + 65536 + 256, draft = 88064 + 27648 + 51200;
-    bw_cost_span span = plain;
+    bw_counted_span span = plain;
     check_cost(&span, 1, true, base.bytes + keys, base.int8_macs + 131072, base.f32_macs + 32768);
     span.n_chain = 2; /* sees 11 positions, then 12; the second draft writes its key first */
     check_cost(&span, 1, true, base.bytes + 2 * keys + 2 * draft + 21 * 256, base.int8_macs + 2 * 131072 + 2 * 147456,
@@ -160,16 +164,17 @@ TEST(each_draft_reads_the_mtp_head_again)
 
 TEST(experts_are_read_as_often_as_rows_choose_them)
 {
-    check(fabs(bw_cost_distinct_experts(8, 2, 1) - 2) < 1e-12);
-    check(fabs(bw_cost_distinct_experts(8, 2, 2) - 3.5) < 1e-12); /* 8 (1 - (3/4)^2) */
-    check(fabs(bw_cost_distinct_experts(8, 8, 1) - 8) < 1e-12);
-    check(fabs(bw_cost_distinct_experts(256, 8, 1e6) - 256) < 1e-9);
+    check(fabs(bw_step_cost_experts(8, 2, 1) - 2) < 1e-12);
+    check(fabs(bw_step_cost_experts(8, 2, 2) - 3.5) < 1e-12); /* 8 (1 - (3/4)^2) */
+    check(fabs(bw_step_cost_experts(8, 8, 1) - 8) < 1e-12);
+    check(fabs(bw_step_cost_experts(256, 8, 1e6) - 256) < 1e-9);
 
     make_model(true);
     /* in each layer: router 8 x 1,024, shared MLP 27,648 and its gate 1,024, 3.5 experts; a row: int8 3 MLPs,
      * f32 2,048 + 256 */
-    const bw_cost_span spans[] = { { .n_rows = 1, .n_final = 1 }, { .n_rows = 1, .n_final = 1 } };
-    check_cost(spans, 2, false, 153600 + 2 * 256 + 73984 + 2 * 19072 + 2 * 512 + 2 * (8192 + 27648 + 1024 + 3.5 * 27648),
+    const bw_counted_span spans[] = { { .n_rows = 1, .n_final = 1 }, { .n_rows = 1, .n_final = 1 } };
+    check_cost(spans, 2, false,
+               153600 + 2 * 256 + 73984 + 2 * 19072 + 2 * 512 + 2 * (8192 + 27648 + 1024 + 3.5 * 27648),
                2 * (98304 + 40960 + 2 * 3 * 49152), 2 * 32768 + 2 * 256 + 2 * 13312 + 2 * 6592 + 2 * 2 * 2304);
 }
 
@@ -177,16 +182,16 @@ TEST(types_are_named_by_what_a_step_multiplies)
 {
     double bytes[BW_DTYPE_COUNT];
     make_model(false);
-    bw_cost_by_type(&net, bytes);
+    bw_step_cost_by_type(&net, bytes);
     check(bytes[BW_Q8_0] == 69632 + 30464 + 13056 && bytes[BW_Q4_0] == 18432 + 2 * 27648);
     check(bytes[BW_BF16] == 65536 + 24576 + 51200 && bytes[BW_F32] == 4096 && bytes[BW_Q6_K] == 0);
 }
 
 TEST(the_roofline_is_the_longer_of_moving_and_multiplying)
 {
-    const bw_cost cost = { .bytes = 1000, .int8_macs = 300, .f32_macs = 40 };
-    check(fabs(bw_cost_seconds(&cost, 100, 1000, 1000) - 10) < 1e-12);
-    check(fabs(bw_cost_seconds(&cost, 1e6, 10, 20) - 32) < 1e-12); /* 30 + 2: one unit does both */
+    const bw_step_cost cost = { .bytes = 1000, .int8_macs = 300, .f32_macs = 40 };
+    check(fabs(bw_step_cost_seconds(&cost, 100, 1000, 1000) - 10) < 1e-12);
+    check(fabs(bw_step_cost_seconds(&cost, 1e6, 10, 20) - 32) < 1e-12); /* 30 + 2: one unit does both */
 }
 
 /* ---- probes ---------------------------------------------------------------------------------- */
@@ -204,8 +209,8 @@ TEST(limits_are_the_best_of_the_probes)
         check(l.buffer_bytes >= 1u << 26);
         const bw_machine_limit all[] = { l.read_bytes, l.int8_macs, l.f32_macs };
         for (int i = 0; i < 3; i++)
-            check_that(all[i].median > 1e6 && all[i].best >= all[i].median, "%s: probe %d: best %g, median %g", *level, i,
-                       all[i].best, all[i].median);
+            check_that(all[i].median > 1e6 && all[i].best >= all[i].median, "%s: probe %d: best %g, median %g", *level,
+                       i, all[i].best, all[i].median);
         bw_machine_destroy(machine);
     }
     check_error(bw_machine_create(&machine, "avx9", 2, &err), BW_E_ARGUMENT, err, "avx9");
@@ -216,5 +221,6 @@ TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plai
            ENTRY(a_verify_reads_the_same_matrices_and_multiplies_more), ENTRY(a_prompt_wants_one_row_of_logits_or_none),
            ENTRY(sequences_share_matrices_and_have_a_state_each), ENTRY(f32_pages_are_twice_as_large),
            ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(experts_are_read_as_often_as_rows_choose_them),
-           ENTRY(types_are_named_by_what_a_step_multiplies), ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
+           ENTRY(types_are_named_by_what_a_step_multiplies),
+           ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
            ENTRY(limits_are_the_best_of_the_probes))

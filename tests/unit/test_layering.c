@@ -1,6 +1,6 @@
 /* The house of docs/architecture.md, kept by a test: arrows run downward only, never sideways; file
  * names are unique; nobody includes a .c file; run and eval are made of bellwether.h alone, serve of
- * that and server/serve.h. The
+ * that and server/serve.h, bench of that and bench/bench.h. The
  * checker itself is tested on made-up files. */
 #include "lib/check.h"
 
@@ -86,6 +86,8 @@ static const char *objection(const char *path, const char *header)
         return "stands in a folder the house does not know";
     if (strcmp(path, "src/cli/cmd_serve.c") == 0 && strcmp(header, "server/serve.h") == 0)
         return NULL; /* the one door of the server */
+    if (strcmp(path, "src/cli/cmd_bench.c") == 0 && strcmp(header, "bench/bench.h") == 0)
+        return NULL; /* and that of the benchmark */
     if (strcmp(own, "cli") == 0 && other[0] && strcmp(other, "cli") != 0 && !looks_inside(path))
         return "uses more than include/bellwether.h";
     if (other[0] == '\0') /* "x.h": beside the file itself */
@@ -208,6 +210,9 @@ TEST(made_up_wrong_includes_are_found)
         { "src/cli/chat_loop.c", "#include <text/chat.h>\n" },
         { "src/cli/cmd_run.c", "#include \"server/serve.h\"\n" },                /* the door is cmd_serve's alone */
         { "src/cli/cmd_serve.c", "#include \"server/server.h\"\n" },             /* and there is no other */
+        { "src/cli/cmd_bench.c", "#include \"bench/crew.h\"\n" },
+        { "src/cli/cmd_serve.c", "#include \"bench/bench.h\"\n" },
+        { "src/bench/bench.c", "#include \"server/serve.h\"\n" },
         { "src/cli/main.c", "#include \"../engine/step.h\"\n" },
         { "src/base/mem.c", "#include <engine/engine.h>\n" },                   /* the same in brackets */
         { "src/base/mem.c", "# include\t<../engine/engine.h>\n" },
@@ -238,6 +243,8 @@ TEST(made_up_right_includes_pass)
         { "src/cli/cmd_tokenize.c", "#include \"text/bytes.h\"\n#include <sys/stat.h>\n" },
         { "src/cli/findings.h", "#include \"model/config.h\"\n#include <bellwether.h>\n" },
         { "src/cli/cmd_serve.c", "#include \"bellwether.h\"\n#include \"server/serve.h\"\n" },
+        { "src/cli/cmd_bench.c", "#include \"bellwether.h\"\n#include \"bench/bench.h\"\n" },
+        { "src/bench/crew.c", "#include \"engine/engine.h\"\n#include \"ops/cpu/cpu.h\"\n" },
         { "src/cli/cmd_run.c", "#include \"bellwether.h\"\n#include \"cli/options.h\"\n#include \"receipt.h\"\n" },
         { "src/engine/step.c", "/* see \"cli/main.h\" */\n#define include \"cli/main.h\"\n" },
         { "tests/unit/test_base.c", "#include \"lib/check.h\"\n#include \"engine/step.h\"\n" },

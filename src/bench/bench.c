@@ -1,0 +1,211 @@
+/* bench.c - see bench.h: opens the model, probes the machine, runs the tests, sets their rows against the limits. */
+#include "bench/bench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/status.h"
+#include "bench/step_cost.h"
+#include "bench/workload.h"
+#include "engine/model_open.h"
+
+const char *const bw_bench_test_names[BW_TEST_COUNT] = { "load", "prefill", "decode", "verify", "seqs", "draft" };
+
+enum { LOAD_CONTEXT = 4096 };
+
+bw_bench_options bw_bench_defaults(void)
+{
+    bw_bench_options o = { .kv = BW_KV_F16, .activations = BW_ACTIVATIONS_AUTO, .reps = 5 };
+    for (int i = 0; i < BW_TEST_COUNT; i++)
+        o.tests[i] = true;
+    return o;
+}
+
+/* ---- the model ------------------------------------------------------------------------------- */
+
+static bw_status open_model(bw_model **out, const bw_bench_options *o, bw_error *err)
+{
+    const bw_model_options options = { .n_threads = o->n_threads, .activations = o->activations };
+    if (o->model_path)
+        return bw_model_open(out, o->model_path, &options, err);
+    const bw_synthetic_options what = { .shape = o->shape, .type = o->type ? o->type : "q4_0",
+                                        .seed = 1 }; /* the weights that tools/synth writes */
+    return bw_model_open_synthetic(out, &what, &options, err);
+}
+
+/* Opens the model again and again, each time as far as an engine that is ready; the last stays open. */
+static bw_status run_load(bw_workload *w, bw_error *err)
+{
+    const bw_bench_options *o = w->options;
+    bw_bench_row *row;
+    double *seconds = bw_mem_alloc((size_t)o->reps * sizeof *seconds, BW_MEM_MISC);
+    if (!seconds)
+        return bw_fail_memory(err, "repetitions", (size_t)o->reps * sizeof *seconds);
+    bw_status st = BW_OK;
+    for (int i = 0; !st && i < o->reps; i++) {
+        bw_engine_options options = bw_engine_defaults();
+        bw_engine *engine = NULL;
+        bw_model_close(w->model);
+        w->model = NULL;
+        const uint64_t start = bw_clock_ns();
+        if ((st = open_model(&w->model, o, err)))
+            break;
+        const int most = bw_model_get_info(w->model)->max_context;
+        options.kv = o->kv;
+        options.context = most < LOAD_CONTEXT ? most : LOAD_CONTEXT;
+        st = bw_engine_create(&engine, w->model, &options, err);
+        seconds[i] = (double)(bw_clock_ns() - start) * 1e-9;
+        bw_engine_destroy(engine);
+        if (o->progress)
+            o->progress(o->progress_arg, (w->groups_done + (i + 1.0) / o->reps) / w->n_groups);
+    }
+    if (!st && !(st = bw_workload_add(w, BW_TEST_LOAD, seconds, o->reps, &row, err))) {
+        row->bytes = (double)bw_model_get_info(w->model)->weight_bytes;
+        row->steps = 1;
+    }
+    bw_mem_free(seconds);
+    w->groups_done++;
+    return st;
+}
+
+/* What the bytes that a step multiplies are of, the most first: "q4_0", "q4_k+q6_k". */
+static void name_types(const bw_model *model, char *out, size_t n)
+{
+    double by_type[BW_DTYPE_COUNT], sum = 0;
+    size_t used = 0;
+    bw_step_cost_by_type(model->net, by_type);
+    for (int t = 0; t < BW_DTYPE_COUNT; t++)
+        sum += by_type[t];
+    for (;;) {
+        int most = 0;
+        for (int t = 1; t < BW_DTYPE_COUNT; t++)
+            if (by_type[t] > by_type[most])
+                most = t;
+        if (by_type[most] < sum / 20 || used >= n)
+            return;
+        used += (size_t)snprintf(out + used, n - used, "%s%s", used ? "+" : "", bw_dtype_get((bw_dtype)most)->name);
+        by_type[most] = 0;
+    }
+}
+
+/* The last part of a path, or the folder of a config.json. */
+static void name_shape(const char *path, char *out, size_t n)
+{
+    static const char config[] = "/config.json";
+    size_t length = strlen(path);
+    if (length > sizeof config - 1 && strcmp(path + length - (sizeof config - 1), config) == 0)
+        length -= sizeof config - 1;
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    size_t start = length;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    snprintf(out, n, "%.*s", (int)(length - start), path + start);
+}
+
+static void describe_model(bw_bench_result *r, const bw_bench_options *o)
+{
+    const bw_model_info *info = bw_model_get_info(r->model_open);
+    name_shape(o->shape ? o->shape : info->path, r->shape, sizeof r->shape);
+    if (o->shape)
+        snprintf(r->type, sizeof r->type, "%s", o->type ? o->type : "q4_0");
+    else
+        name_types(r->model_open, r->type, sizeof r->type);
+    r->synthetic = o->shape != NULL;
+    r->model = info->path;
+    r->weight_bytes = info->weight_bytes;
+    r->packed_bytes = info->packed_bytes;
+    r->load_s = info->load_s;
+    r->pack_s = info->pack_s;
+    r->int8_activations = info->int8_activations;
+    r->machine.cpu = info->cpu_name;
+    r->machine.level = info->cpu_level;
+    r->machine.n_threads = info->n_threads;
+}
+
+/* ---- limits ---------------------------------------------------------------------------------- */
+
+static void set_against_limits(bw_bench_result *r, const bw_machine_limits *l)
+{
+    bw_bench_machine *m = &r->machine;
+    m->read_bytes_per_s = l->read_bytes.best;
+    m->int8_macs_per_s = l->int8_macs.best;
+    m->f32_macs_per_s = l->f32_macs.best;
+    m->read_bytes_median = l->read_bytes.median;
+    m->int8_macs_median = l->int8_macs.median;
+    m->f32_macs_median = l->f32_macs.median;
+    m->n_probes = l->n_probes;
+    m->probe_bytes = l->buffer_bytes;
+    for (int i = 0; i < r->n_rows; i++) {
+        bw_bench_row *row = &r->rows[i];
+        const bw_step_cost cost = { row->bytes, row->int8_macs, row->f32_macs };
+        row->roofline_ms = 1e3 * bw_step_cost_seconds(&cost, m->read_bytes_per_s, m->int8_macs_per_s,
+                                                      m->f32_macs_per_s);
+        row->roofline_share = row->roofline_ms / row->ms.median;
+    }
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static bw_status check_options(const bw_bench_options *o, bw_error *err)
+{
+    if (!o->model_path == !o->shape)
+        return bw_fail(err, BW_E_ARGUMENT, "bench: expected either a model or a shape");
+    if (o->type && !o->shape)
+        return bw_fail(err, BW_E_ARGUMENT, "bench: a type is chosen for random weights, %s has its own", o->model_path);
+    if (o->reps < 1 || o->reps > BW_BENCH_MAX_REPS)
+        return bw_fail(err, BW_E_ARGUMENT, "bench: %d repetitions, expected 1 to %d", o->reps, BW_BENCH_MAX_REPS);
+    return BW_OK;
+}
+
+static bw_status run_tests(bw_workload *w, bw_error *err)
+{
+    const bw_bench_options *o = w->options;
+    const bool load = o->tests[BW_TEST_LOAD] && o->model_path;
+    bw_status st;
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        w->n_groups += o->tests[t] ? bw_workload_groups(o, (bw_bench_test)t) : 0;
+    if (o->tests[BW_TEST_LOAD] && !load) {
+        bw_workload_note(w, "load left out: random weights are made, not loaded");
+        w->groups_done++;
+    }
+    if ((st = load ? run_load(w, err) : open_model(&w->model, o, err)) || (st = bw_workload_check(w, err)))
+        return st;
+    const bw_model_info *info = bw_model_get_info(w->model);
+    if ((st = bw_machine_create(&w->machine, info->cpu_level, info->n_threads, err)))
+        return st;
+    for (int i = 0; i < 3; i++)
+        bw_machine_probe(w->machine);
+    for (int t = BW_TEST_PREFILL; !st && t < BW_TEST_COUNT; t++)
+        if (o->tests[t])
+            st = bw_workload_run(w, (bw_bench_test)t, err);
+    return st;
+}
+
+bw_status bw_bench_run(bw_bench_result *out, const bw_bench_options *o, bw_error *err)
+{
+    *out = (bw_bench_result){ 0 };
+    bw_workload w = { .options = o, .result = out };
+    bw_status st = check_options(o, err);
+    if (!st)
+        st = run_tests(&w, err);
+    out->model_open = w.model;
+    if (!st) {
+        const bw_machine_limits limits = bw_machine_get(w.machine);
+        describe_model(out, o);
+        set_against_limits(out, &limits);
+    }
+    bw_machine_destroy(w.machine);
+    if (st)
+        bw_bench_free(out);
+    return st;
+}
+
+void bw_bench_free(bw_bench_result *r)
+{
+    bw_mem_free(r->rows);
+    bw_model_close(r->model_open);
+    *r = (bw_bench_result){ 0 };
+}

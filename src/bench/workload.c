@@ -1,0 +1,505 @@
+/* workload.c - see workload.h. */
+#include "bench/workload.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "bench/crew.h"
+#include "bench/statistics.h"
+#include "engine/simulate.h"
+
+enum {
+    ROOM = 1024,         /* tokens a sequence goes on from its depth before it starts again */
+    AUTO_ROOM = 2048,    /* starting again would make auto forget what was accepted */
+    LEAST_STEPS = 4, MOST_STEPS = 32,
+    AUTO_TOKENS = 200,   /* that auto has to learn from before it is measured */
+    MAX_SETTINGS = BW_BENCH_MAX_LIST,
+    VERIFY_MOST = 1 + BW_MAX_DRAFTS /* rows of one sequence */
+};
+
+/* One setting of a test. */
+typedef struct setting {
+    bw_crew *crew;     /* NULL: a prompt */
+    bw_engine *engine; /* of a prompt */
+    int rows;          /* of a prompt; of a verify */
+    int depth, draft;
+    bw_timing_options slice;
+    bw_timing *slices;  /* [reps] */
+} setting;
+
+/* The settings that take turns, and what they run in. */
+typedef struct group {
+    bw_workload *w;
+    bw_bench_test test;
+    bw_engine *engines[2]; /* the second: auto learns alone */
+    bw_crew *crews[MAX_SETTINGS];
+    int n_crews;
+    setting settings[MAX_SETTINGS];
+    int n;
+    int first;        /* the setting that the others are compared with; -1: none */
+    const char *ratio_what;
+    bool by_rate;     /* the ratio is of tokens a second, not of milliseconds */
+} group;
+
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+static const int *list_of(const bw_bench_list *given, const bw_bench_list *normal, const bw_bench_list *quick,
+                          bool is_quick, int *n)
+{
+    const bw_bench_list *list = given->n ? given : is_quick ? quick : normal;
+    *n = list->n;
+    return list->items;
+}
+
+static const bw_bench_list normal_prompts = { { 128, 512, 2048 }, 3 }, quick_prompts = { { 64, 128 }, 2 };
+static const bw_bench_list normal_depths = { { 0, 4096, 16384 }, 3 }, quick_depths = { { 0, 256 }, 2 };
+static const bw_bench_list zero_depth = { { 0 }, 1 };
+static const bw_bench_list normal_rows = { { 1, 2, 3, 4, 8, 16 }, 6 }, quick_rows = { { 1, 4, 16 }, 3 };
+static const bw_bench_list normal_seqs = { { 1, 2, 4, 8, 16, 32 }, 6 }, quick_seqs = { { 1, 4 }, 2 };
+static const bw_bench_list one_seq = { { 1 }, 1 };
+static const bw_bench_list normal_drafts = { { 0, 1, 2, 3, 4, BW_DRAFT_AUTO }, 6 };
+static const bw_bench_list quick_drafts = { { 0, 3, BW_DRAFT_AUTO }, 3 };
+
+/* Depths of decode: those of the default that the model has no room for are left out. */
+static bw_bench_list decode_depths(const bw_workload *w)
+{
+    const bw_bench_options *o = w->options;
+    bw_bench_list out = o->depths.n ? o->depths : o->quick ? quick_depths : normal_depths;
+    int n = 0;
+    for (int i = 0; i < out.n; i++)
+        if (o->depths.n || out.items[i] + AUTO_ROOM + 2 <= bw_model_get_info(w->model)->max_context)
+            out.items[n++] = out.items[i];
+    out.n = n;
+    return out;
+}
+
+static int largest(const int *items, int n)
+{
+    int most = 0;
+    for (int i = 0; i < n; i++)
+        most = items[i] > most ? items[i] : most;
+    return most;
+}
+
+/* ---- rows of the result ---------------------------------------------------------------------- */
+
+void bw_workload_note(bw_workload *w, const char *format, ...)
+{
+    bw_bench_result *r = w->result;
+    va_list args;
+    if (r->n_notes == BW_BENCH_MAX_NOTES)
+        return;
+    va_start(args, format);
+    vsnprintf(r->notes[r->n_notes++], sizeof r->notes[0], format, args);
+    va_end(args);
+}
+
+static bw_bench_figure figure(double *values, int n)
+{
+    const bw_summary s = bw_summary_of(values, n);
+    return (bw_bench_figure){ s.median, s.smallest, s.largest };
+}
+
+bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, int n, bw_bench_row **row, bw_error *err)
+{
+    bw_bench_result *r = w->result;
+    if (r->n_rows == w->n_rows_room) {
+        const int room = w->n_rows_room ? 2 * w->n_rows_room : 32;
+        bw_bench_row *rows = bw_mem_realloc(r->rows, (size_t)room * sizeof *rows, BW_MEM_MISC);
+        if (!rows)
+            return bw_fail_memory(err, "rows of the result", (size_t)room * sizeof *rows);
+        r->rows = rows;
+        w->n_rows_room = room;
+    }
+    for (int i = 0; i < n; i++)
+        seconds[i] *= 1e3;
+    *row = &r->rows[r->n_rows++];
+    **row = (bw_bench_row){ .test = test, .ms = figure(seconds, n) };
+    return BW_OK;
+}
+
+static double rate_of(const setting *s, const bw_timing *slice)
+{
+    return (s->slice.n_accept > 0 ? slice->expected : slice->tokens) / slice->seconds;
+}
+
+static double step_seconds(const bw_timing *slice)
+{
+    return slice->seconds / slice->n_steps;
+}
+
+/* One row of the result from the slices of a setting. values [reps]: scratch. */
+static bw_status report(const group *g, const setting *s, double *values, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    const int reps = o->reps;
+    const setting *base = g->first >= 0 ? &g->settings[g->first] : NULL;
+    bw_timing sum = { 0 };
+    bw_bench_row *row;
+    for (int i = 0; i < reps; i++) {
+        values[i] = step_seconds(&s->slices[i]);
+        sum.n_steps += s->slices[i].n_steps;
+        sum.verifies += s->slices[i].verifies;
+        sum.drafted += s->slices[i].drafted;
+        sum.accepted += s->slices[i].accepted;
+        bw_step_cost_add(&sum.cost, &s->slices[i].cost);
+    }
+    const bw_status st = bw_workload_add(g->w, g->test, values, reps, &row, err);
+    if (st)
+        return st;
+    row->rows = s->rows;
+    row->seqs = s->crew ? s->slice.n_seqs : 1;
+    row->depth = s->depth;
+    row->drafts = s->draft;
+    row->bytes = sum.cost.bytes / sum.n_steps;
+    row->int8_macs = sum.cost.int8_macs / sum.n_steps;
+    row->f32_macs = sum.cost.f32_macs / sum.n_steps;
+    row->steps = (double)sum.n_steps / reps;
+    if (sum.verifies > 0) {
+        row->drafted = sum.drafted / sum.verifies;
+        row->accepted = sum.accepted / sum.verifies;
+    }
+    row->simulated_depth = s->crew && s->crew->simulate_depth && s->depth > 0;
+    row->simulated_acceptance = s->slice.n_accept > 0 && s->draft != 0;
+    for (int i = 0; i < reps; i++)
+        values[i] = g->test == BW_TEST_VERIFY ? s->rows / step_seconds(&s->slices[i]) : rate_of(s, &s->slices[i]);
+    row->tokens_per_s = figure(values, reps);
+    if (!base)
+        return BW_OK;
+    for (int i = 0; i < reps; i++)
+        values[i] = g->by_rate ? rate_of(s, &s->slices[i]) / rate_of(base, &base->slices[i])
+                               : step_seconds(&s->slices[i]) / step_seconds(&base->slices[i]);
+    row->ratio = figure(values, reps);
+    row->ratio_what = g->ratio_what;
+    return BW_OK;
+}
+
+/* ---- turns ----------------------------------------------------------------------------------- */
+
+static bw_status run_once(const group *g, setting *s, int rep, bw_error *err)
+{
+    bw_timing *slice = &s->slices[rep];
+    if (s->crew)
+        return bw_crew_run(s->crew, &s->slice, slice, err);
+    return bw_prompt_run(s->engine, s->rows, (uint64_t)rep * 64 + (uint64_t)(s - g->settings), slice, err);
+}
+
+/* So many steps that a slice takes a third of a second, or a twentieth when it is to be quick. */
+static bw_status choose_steps(const group *g, setting *s, bw_error *err)
+{
+    bw_timing slice;
+    bw_status st;
+    const double wanted = g->w->options->quick ? 0.05 : g->test == BW_TEST_DRAFT ? 0.8 : 0.35;
+    if (!s->crew) /* a first prompt touches the scratch memory */
+        return bw_prompt_run(s->engine, s->rows < 64 ? s->rows : 64, 1, &slice, err);
+    s->slice.n_steps = 2;
+    if ((st = bw_crew_run(s->crew, &s->slice, &slice, err)))
+        return st;
+    const double steps = wanted / (step_seconds(&slice) + 1e-9);
+    s->slice.n_steps = steps < LEAST_STEPS ? LEAST_STEPS : steps > MOST_STEPS ? MOST_STEPS : (int)steps;
+    return BW_OK;
+}
+
+static void progress(const group *g, int done, int all)
+{
+    const bw_bench_options *o = g->w->options;
+    if (o->progress)
+        o->progress(o->progress_arg, (g->w->groups_done + (double)done / all) / g->w->n_groups);
+}
+
+static bw_status take_turns(group *g, bw_error *err)
+{
+    const int reps = g->w->options->reps;
+    bw_status st = BW_OK;
+    bw_timing *slices = bw_mem_zalloc((size_t)reps * (size_t)g->n, sizeof *slices, BW_MEM_MISC);
+    double *values = bw_mem_alloc((size_t)reps * sizeof *values, BW_MEM_MISC);
+    if (!slices || !values)
+        st = bw_fail_memory(err, "repetitions", (size_t)reps * (size_t)g->n * sizeof *slices);
+    for (int i = 0; !st && i < g->n; i++) {
+        g->settings[i].slices = slices + (size_t)i * (size_t)reps;
+        st = choose_steps(g, &g->settings[i], err);
+    }
+    for (int rep = 0; !st && rep < reps; rep++) {
+        bw_machine_probe(g->w->machine);
+        for (int i = 0; !st && i < g->n; i++) {
+            progress(g, rep * g->n + i, reps * g->n);
+            st = run_once(g, &g->settings[rep % 2 ? g->n - 1 - i : i], rep, err);
+        }
+    }
+    for (int i = 0; !st && i < g->n; i++)
+        st = report(g, &g->settings[i], values, err);
+    bw_mem_free(slices);
+    bw_mem_free(values);
+    return st;
+}
+
+/* ---- making a group -------------------------------------------------------------------------- */
+
+static void end_group(group *g)
+{
+    for (int i = 0; i < 2; i++)
+        bw_engine_destroy(g->engines[i]);
+    for (int i = 0; i < g->n_crews; i++)
+        bw_mem_free(g->crews[i]);
+}
+
+static uint64_t pages_of(const bw_crew *c)
+{
+    return (uint64_t)c->n_seqs * (uint64_t)((bw_crew_context(c) + BW_MAX_DRAFTS) / 64 + 2);
+}
+
+/* An engine for the crews [n], with room for all of them at a time, or one after the other when they are transient. */
+static bw_status open_engine(group *g, bw_engine **out, bw_crew *const *crews, int n, bool no_drafts, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    bw_engine_options options = bw_engine_defaults();
+    bw_memory_plan plan;
+    uint64_t pages = 0;
+    options.kv = o->kv;
+    options.no_drafts = no_drafts;
+    for (int i = 0; i < n; i++) {
+        const int context = bw_crew_context(crews[i]);
+        const bool apart = !crews[i]->transient;
+        options.context = context > options.context ? context : options.context;
+        options.max_seqs = apart ? options.max_seqs + crews[i]->n_seqs
+                                 : crews[i]->n_seqs > options.max_seqs ? crews[i]->n_seqs : options.max_seqs;
+        pages = apart ? pages + pages_of(crews[i]) : pages_of(crews[i]) > pages ? pages_of(crews[i]) : pages;
+    }
+    bw_status st = bw_engine_plan(g->w->model, &options, &plan, err);
+    if (st)
+        return st;
+    options.kv_memory = pages * 64 * plan.kv_bytes_per_token;
+    if ((st = bw_engine_create(out, g->w->model, &options, err)))
+        return st;
+    if (o->n_accept > 0 && !no_drafts)
+        st = bw_simulate_accept(*out, o->accept, o->n_accept, 1, err);
+    for (int i = 0; i < n; i++)
+        crews[i]->engine = *out;
+    return st;
+}
+
+/* NULL: out of memory, and err says so. */
+static bw_crew *add_crew(group *g, int n_seqs, int depth, int draft, bw_error *err)
+{
+    bw_crew *c = bw_mem_zalloc(1, sizeof *c, BW_MEM_MISC);
+    if (!c) {
+        bw_fail_memory(err, "sequences of a test", sizeof *c);
+        return NULL;
+    }
+    *c = (bw_crew){ .n_seqs = n_seqs, .depth = depth, .draft = draft, .room = draft == BW_DRAFT_AUTO ? AUTO_ROOM : ROOM,
+                    .simulate_depth = !g->w->options->real_depth, .seed = 1000 };
+    assert(g->n_crews < MAX_SETTINGS);
+    return g->crews[g->n_crews++] = c;
+}
+
+static setting *add_setting(group *g, bw_crew *crew, int n_seqs)
+{
+    setting *s = &g->settings[g->n++];
+    *s = (setting){ .crew = crew, .depth = crew ? crew->depth : 0, .draft = crew ? crew->draft : 0,
+                    .slice = { .n_seqs = n_seqs, .n_warm = 1 } };
+    return s;
+}
+
+/* ---- the tests ------------------------------------------------------------------------------- */
+
+static bw_status run_prefill(group *g, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    int n;
+    const int *prompts = list_of(&o->prompts, &normal_prompts, &quick_prompts, o->quick, &n);
+    _Static_assert(AUTO_ROOM >= 2048, "a model in which tests run has room for every prompt of the lists");
+    bw_engine_options options = bw_engine_defaults();
+    options.kv = o->kv;
+    options.no_drafts = true;
+    options.context = largest(prompts, n) + 2;
+    const bw_status st = bw_engine_create(&g->engines[0], g->w->model, &options, err);
+    if (st)
+        return st;
+    for (int i = 0; i < n; i++) {
+        setting *s = add_setting(g, NULL, 1);
+        s->engine = g->engines[0];
+        s->rows = prompts[i];
+    }
+    return take_turns(g, err);
+}
+
+static bw_status run_decode(group *g, bw_error *err)
+{
+    const bw_bench_list depths = decode_depths(g->w);
+    for (int i = 0; i < depths.n; i++) {
+        bw_crew *crew = add_crew(g, 1, depths.items[i], BW_DRAFT_OFF, err);
+        if (!crew)
+            return BW_E_MEMORY;
+        add_setting(g, crew, 1)->rows = 1;
+        if (depths.items[i] == 0)
+            g->first = i;
+    }
+    g->ratio_what = "ms at depth 0";
+    const bw_status st = open_engine(g, &g->engines[0], g->crews, g->n_crews, true, err);
+    return st ? st : take_turns(g, err);
+}
+
+/* n rows of as few sequences as can verify them. */
+static int seqs_of_rows(int n)
+{
+    return (n + VERIFY_MOST - 1) / VERIFY_MOST;
+}
+
+static bw_status run_verify(group *g, int depth, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    int n;
+    const int *rows = list_of(&o->rows, &normal_rows, &quick_rows, o->quick, &n);
+    bw_crew *crew = add_crew(g, seqs_of_rows(largest(rows, n)), depth, BW_DRAFT_OFF, err);
+    if (!crew)
+        return BW_E_MEMORY;
+    for (int i = 0; i < n; i++) {
+        const int n_seqs = seqs_of_rows(rows[i]);
+        if (rows[i] % n_seqs != 0) {
+            bw_workload_note(g->w, "verify of %d rows left out: a sequence verifies at most %d, and %d sequences "
+                             "cannot share them alike", rows[i], VERIFY_MOST, n_seqs);
+            continue;
+        }
+        setting *s = add_setting(g, crew, n_seqs);
+        s->rows = rows[i];
+        s->draft = s->slice.n_forced = rows[i] / n_seqs - 1;
+        if (rows[i] == 1)
+            g->first = g->n - 1;
+    }
+    g->ratio_what = "ms of 1 row";
+    const bw_status st = open_engine(g, &g->engines[0], g->crews, g->n_crews, false, err);
+    return st || g->n == 0 ? st : take_turns(g, err);
+}
+
+static bw_status run_seqs(group *g, int depth, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    int n;
+    const int *seqs = list_of(&o->seqs, &normal_seqs, &quick_seqs, o->quick, &n);
+    bw_crew *crew = add_crew(g, largest(seqs, n), depth, BW_DRAFT_OFF, err);
+    if (!crew)
+        return BW_E_MEMORY;
+    for (int i = 0; i < n; i++) {
+        add_setting(g, crew, seqs[i])->rows = seqs[i];
+        if (seqs[i] == 1)
+            g->first = i;
+    }
+    g->by_rate = true;
+    g->ratio_what = "tokens/s of 1 sequence";
+    const bw_status st = open_engine(g, &g->engines[0], g->crews, g->n_crews, true, err);
+    return st ? st : take_turns(g, err);
+}
+
+/* auto has an engine of its own: what it learns of times and acceptance it is to learn itself. */
+static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
+{
+    const bw_bench_options *o = g->w->options;
+    const bool with_mtp = bw_model_get_info(g->w->model)->has_mtp;
+    int n, n_fixed = 0;
+    const int *drafts = list_of(&o->drafts, &normal_drafts, &quick_drafts, o->quick, &n);
+    bw_crew *alone = NULL, *fixed[MAX_SETTINGS];
+    for (int i = 0; i < n; i++) {
+        if (drafts[i] != 0 && !with_mtp)
+            continue;
+        bw_crew *crew = add_crew(g, n_seqs, depth, drafts[i], err);
+        if (!crew)
+            return BW_E_MEMORY;
+        setting *s = add_setting(g, crew, n_seqs);
+        s->rows = drafts[i] == BW_DRAFT_AUTO ? 0 : n_seqs * (1 + drafts[i]);
+        s->slice.n_warm = 2; /* the first has no drafts to verify yet */
+        s->slice.accept = o->accept;
+        s->slice.n_accept = o->n_accept;
+        if (drafts[i] == 0)
+            g->first = g->n - 1;
+        if (drafts[i] == BW_DRAFT_AUTO) {
+            alone = crew;
+        } else {
+            crew->transient = crew->simulate_depth && depth > 0;
+            fixed[n_fixed++] = crew;
+        }
+    }
+    g->by_rate = true;
+    g->ratio_what = "tokens/s without drafts";
+    bw_status st = BW_OK;
+    if (n_fixed > 0)
+        st = open_engine(g, &g->engines[0], fixed, n_fixed, !with_mtp, err);
+    if (!st && alone && !(st = open_engine(g, &g->engines[1], &alone, 1, false, err)))
+        st = bw_crew_warm(alone, o->quick ? 20 : AUTO_TOKENS, err);
+    return st || g->n == 0 ? st : take_turns(g, err);
+}
+
+/* One group of a test: the given depth and number of sequences, where the test has them. */
+static bw_status run_group(bw_workload *w, bw_bench_test test, int depth, int n_seqs, bw_error *err)
+{
+    group g = { .w = w, .test = test, .first = -1 };
+    bw_status st = BW_OK;
+    switch (test) {
+    case BW_TEST_PREFILL: st = run_prefill(&g, err); break;
+    case BW_TEST_DECODE: st = run_decode(&g, err); break;
+    case BW_TEST_VERIFY: st = run_verify(&g, depth, err); break;
+    case BW_TEST_SEQS: st = run_seqs(&g, depth, err); break;
+    case BW_TEST_DRAFT: st = run_draft(&g, depth, n_seqs, err); break;
+    case BW_TEST_LOAD:
+    case BW_TEST_COUNT: break;
+    }
+    end_group(&g);
+    w->groups_done++;
+    return st;
+}
+
+/* Depths and numbers of sequences that do not take turns but come one after the other: each is a group. */
+static bw_bench_list depths_apart(const bw_bench_options *o, bw_bench_test test)
+{
+    const bool apart = test == BW_TEST_VERIFY || test == BW_TEST_SEQS || test == BW_TEST_DRAFT;
+    return apart && o->depths.n ? o->depths : zero_depth;
+}
+
+static bw_bench_list seqs_apart(const bw_bench_options *o, bw_bench_test test)
+{
+    return o->seqs.n && test == BW_TEST_DRAFT ? o->seqs : one_seq;
+}
+
+int bw_workload_groups(const bw_bench_options *o, bw_bench_test test)
+{
+    return depths_apart(o, test).n * seqs_apart(o, test).n;
+}
+
+bw_status bw_workload_run(bw_workload *w, bw_bench_test test, bw_error *err)
+{
+    const bw_bench_list depths = depths_apart(w->options, test), seqs = seqs_apart(w->options, test);
+    bw_status st = BW_OK;
+    if (!bw_model_get_info(w->model)->has_mtp && (test == BW_TEST_VERIFY || test == BW_TEST_DRAFT))
+        bw_workload_note(w, "%s: %s left out: %s", bw_bench_test_names[test],
+                         test == BW_TEST_VERIFY ? "all" : "drafts", bw_model_get_info(w->model)->mtp_note);
+    if (test == BW_TEST_VERIFY && !bw_model_get_info(w->model)->has_mtp)
+        return BW_OK;
+    for (int i = 0; !st && i < depths.n; i++)
+        for (int j = 0; !st && j < seqs.n; j++)
+            st = run_group(w, test, depths.items[i], seqs.items[j], err);
+    return st;
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+bw_status bw_workload_check(const bw_workload *w, bw_error *err)
+{
+    const bw_bench_options *o = w->options;
+    const bw_model_info *info = bw_model_get_info(w->model);
+    if (info->max_context < AUTO_ROOM + 2)
+        return bw_fail(err, BW_E_LIMIT, "%s: a context of %d tokens is too short to measure in, expected at least %d",
+                       info->path, info->max_context, AUTO_ROOM + 2);
+    for (int i = 0; i < o->prompts.n; i++)
+        if (o->prompts.items[i] > info->max_context - 2)
+            return bw_fail(err, BW_E_LIMIT, "%s: a prompt of %d tokens, expected at most %d: the model was made for "
+                           "a context of %d", info->path, o->prompts.items[i], info->max_context - 2,
+                           info->max_context);
+    for (int i = 0; i < o->depths.n; i++)
+        if (o->depths.items[i] > info->max_context - AUTO_ROOM - 2)
+            return bw_fail(err, BW_E_LIMIT, "%s: depth %d, expected at most %d: the model was made for a context of "
+                           "%d, and sequences go on from their depth", info->path, o->depths.items[i],
+                           info->max_context - AUTO_ROOM - 2, info->max_context);
+    return BW_OK;
+}

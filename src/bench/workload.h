@@ -1,0 +1,31 @@
+/* workload.h - the tests: which settings, in which engines, in turns. One thread.
+ *
+ * The settings of a test take turns, repetition by repetition and every second time in reverse, so that a
+ * machine that becomes slower or busy does it to all of them alike. */
+#ifndef BW_BENCH_WORKLOAD_H
+#define BW_BENCH_WORKLOAD_H
+
+#include "bench/bench.h"
+#include "bench/machine.h"
+
+typedef struct bw_workload {
+    const bw_bench_options *options;
+    bw_model *model;
+    bw_machine *machine;
+    bw_bench_result *result; /* rows and notes are added */
+    int n_rows_room;
+    int groups_done, n_groups; /* for the progress */
+} bw_workload;
+
+/* A note on what is left out; those past the room for them are dropped. */
+void bw_workload_note(bw_workload *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* BW_E_LIMIT: a prompt or depth that the model's context has no room for. */
+bw_status bw_workload_check(const bw_workload *w, bw_error *err);
+/* Groups of settings that take turns, of a test. */
+int bw_workload_groups(const bw_bench_options *options, bw_bench_test test);
+bw_status bw_workload_run(bw_workload *w, bw_bench_test test, bw_error *err);
+/* A row for `seconds` [n], which are sorted. The caller fills in the rest. BW_E_MEMORY. */
+bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, int n, bw_bench_row **row,
+                          bw_error *err);
+
+#endif
