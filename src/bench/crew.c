@@ -38,7 +38,7 @@ static bw_step_cost count_step(const bw_engine *e, watch *w)
 }
 
 /* Tokens a verify of n drafts gives on average, when acceptance is imposed. */
-static double expected_tokens(const bw_timing_options *o, int n)
+static double expected_tokens(const bw_measure_options *o, int n)
 {
     double tokens = 1;
     for (int j = 1; j <= n; j++)
@@ -46,7 +46,7 @@ static double expected_tokens(const bw_timing_options *o, int n)
     return tokens;
 }
 
-static void count_drafts(const bw_engine *e, const bw_timing_options *o, bw_timing *slice)
+static void count_drafts(const bw_engine *e, const bw_measure_options *o, bw_measured *slice)
 {
     for (int i = 0; i < e->host.n_spans; i++) {
         const bw_span *span = &e->host.spans[i];
@@ -223,12 +223,12 @@ static bw_status ready(bw_crew *c, int n_seqs, int wanted, bw_error *err)
     return st;
 }
 
-bw_status bw_crew_run(bw_crew *c, const bw_timing_options *o, bw_timing *slice, bw_error *err)
+bw_status bw_crew_run(bw_crew *c, const bw_measure_options *o, bw_measured *slice, bw_error *err)
 {
     /* the drafts after the last step want room too */
     bw_status st = ready(c, o->n_seqs, (o->n_warm + o->n_steps + 1) * most_tokens_of_a_step(c), err);
     watch w;
-    *slice = (bw_timing){ .n_steps = o->n_steps };
+    *slice = (bw_measured){ .n_steps = o->n_steps };
     for (int i = 0; !st && i < o->n_warm + o->n_steps; i++) {
         double seconds, tokens;
         if (o->n_forced > 0)
@@ -260,13 +260,13 @@ bw_status bw_crew_warm(bw_crew *c, int n, bw_error *err)
     return st;
 }
 
-bw_status bw_prompt_run(bw_engine *e, int n, uint64_t seed, bw_timing *slice, bw_error *err)
+bw_status bw_prompt_run(bw_engine *e, int n, uint64_t seed, bw_measured *slice, bw_error *err)
 {
     bw_seq_id id;
     bw_event event;
     watch w;
     bw_status st = submit(e, n, 1, BW_DRAFT_OFF, seed, &id, err);
-    *slice = (bw_timing){ .n_steps = 1, .tokens = n };
+    *slice = (bw_measured){ .n_steps = 1, .tokens = n };
     while (!st && !bw_engine_idle(e)) {
         look_before(e, &w);
         const uint64_t begin = bw_clock_ns();

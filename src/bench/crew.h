@@ -23,31 +23,31 @@ typedef struct bw_crew {
 } bw_crew;
 
 /* What a slice did; sums over its steps. */
-typedef struct bw_timing {
+typedef struct bw_measured {
     int n_steps;
     double seconds;
     double tokens;   /* generated */
     double expected; /* what the imposed acceptance makes of the drafts these steps had, on average */
     double verifies, drafted, accepted;
     bw_step_cost cost;
-} bw_timing;
+} bw_measured;
 
-typedef struct bw_timing_options {
+typedef struct bw_measure_options {
     int n_seqs;  /* the first n of the crew take part */
     int n_warm;  /* steps before those that are timed */
     int n_steps;
     int n_forced; /* drafts that nobody made are verified in each step; the crew itself drafts none */
     const double *accept; /* [n_accept] imposed, for `expected` */
     int n_accept;
-} bw_timing_options;
+} bw_measure_options;
 
 /* Tokens a sequence of a crew wants of the context, its depth included. */
 int bw_crew_context(const bw_crew *crew);
-bw_status bw_crew_run(bw_crew *crew, const bw_timing_options *options, bw_timing *slice, bw_error *err);
+bw_status bw_crew_run(bw_crew *crew, const bw_measure_options *options, bw_measured *slice, bw_error *err);
 /* Runs until each of its sequences has generated n tokens; not timed. */
 bw_status bw_crew_warm(bw_crew *crew, int n, bw_error *err);
 
 /* A prompt of n rows from its first step to the token after it, alone in the engine. */
-bw_status bw_prompt_run(bw_engine *engine, int n, uint64_t seed, bw_timing *slice, bw_error *err);
+bw_status bw_prompt_run(bw_engine *engine, int n, uint64_t seed, bw_measured *slice, bw_error *err);
 
 #endif

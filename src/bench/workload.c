@@ -26,8 +26,8 @@ typedef struct setting {
     bw_engine *engine; /* of a prompt */
     int rows;          /* of a prompt; of a verify */
     int depth, draft;
-    bw_timing_options slice;
-    bw_timing *slices;  /* [reps] */
+    bw_measure_options slice;
+    bw_measured *slices;  /* [reps] */
 } setting;
 
 /* The settings that take turns, and what they run in. */
@@ -121,12 +121,12 @@ bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, i
     return BW_OK;
 }
 
-static double rate_of(const setting *s, const bw_timing *slice)
+static double rate_of(const setting *s, const bw_measured *slice)
 {
     return (s->slice.n_accept > 0 ? slice->expected : slice->tokens) / slice->seconds;
 }
 
-static double step_seconds(const bw_timing *slice)
+static double step_seconds(const bw_measured *slice)
 {
     return slice->seconds / slice->n_steps;
 }
@@ -137,7 +137,7 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
     const bw_bench_options *o = g->w->options;
     const int reps = o->reps;
     const setting *base = g->first >= 0 ? &g->settings[g->first] : NULL;
-    bw_timing sum = { 0 };
+    bw_measured sum = { 0 };
     bw_bench_row *row;
     for (int i = 0; i < reps; i++) {
         values[i] = step_seconds(&s->slices[i]);
@@ -181,7 +181,7 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
 
 static bw_status run_once(const group *g, setting *s, int rep, bw_error *err)
 {
-    bw_timing *slice = &s->slices[rep];
+    bw_measured *slice = &s->slices[rep];
     if (s->crew)
         return bw_crew_run(s->crew, &s->slice, slice, err);
     return bw_prompt_run(s->engine, s->rows, (uint64_t)rep * 64 + (uint64_t)(s - g->settings), slice, err);
@@ -190,7 +190,7 @@ static bw_status run_once(const group *g, setting *s, int rep, bw_error *err)
 /* So many steps that a slice takes a third of a second, or a twentieth when it is to be quick. */
 static bw_status choose_steps(const group *g, setting *s, bw_error *err)
 {
-    bw_timing slice;
+    bw_measured slice;
     bw_status st;
     const double wanted = g->w->options->quick ? 0.05 : g->test == BW_TEST_DRAFT ? 0.8 : 0.35;
     if (!s->crew) /* a first prompt touches the scratch memory */
@@ -214,7 +214,7 @@ static bw_status take_turns(group *g, bw_error *err)
 {
     const int reps = g->w->options->reps;
     bw_status st = BW_OK;
-    bw_timing *slices = bw_mem_zalloc((size_t)reps * (size_t)g->n, sizeof *slices, BW_MEM_MISC);
+    bw_measured *slices = bw_mem_zalloc((size_t)reps * (size_t)g->n, sizeof *slices, BW_MEM_MISC);
     double *values = bw_mem_alloc((size_t)reps * sizeof *values, BW_MEM_MISC);
     if (!slices || !values)
         st = bw_fail_memory(err, "repetitions", (size_t)reps * (size_t)g->n * sizeof *slices);
