@@ -49,6 +49,18 @@ static inline size_t bw_q8_entry(int n, int cols, int row, int group)
     return (size_t)block * (size_t)(cols / BW_Q8_GROUP) + (size_t)group * (size_t)in + (size_t)(row - block);
 }
 
+/* Rows for some tiles of a head of the delta rule. */
+typedef struct bw_delta_rows {
+    int d_k, n_tiles, n, n_commit;
+    const float *q, *k; /* [d_k] of row r at r * k_stride */
+    size_t k_stride;
+    const float *v, *g, *beta; /* [n_tiles * 16], the factor of the state, the strength of the update: at r * v_stride */
+    size_t v_stride;
+    float *y; /* [n_tiles * 16] of row r at r * y_stride, not written for the first n_quiet rows */
+    size_t y_stride;
+    int n_quiet;
+} bw_delta_rows;
+
 typedef struct bw_cpu_kernels {
     /* out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * w */
     void (*rms_norm)(float *out, const float *x, const float *w, int n, int d, float eps);
@@ -85,15 +97,14 @@ typedef struct bw_cpu_kernels {
     /* out = x * scale * sigmoid(gate) */
     void (*sigmoid_mul)(float *out, const float *x, float scale, const float *gate, int n);
 
-    /* --- delta rule: one tile of 16 value columns of one head through n rows ---
-     * S [d_k, 16]; row i: k[i], q[i] [d_k] at stride k_stride, v[i] [16] at stride v_stride, g[i],
-     * beta[i] at stride h_stride; g is the factor of the state. y[i] [16] at y_stride; y NULL: outputs
-     * not wanted. */
-    void (*delta_rows)(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
-                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride);
+    /* --- delta rule: tiles of 16 value columns of one head through some rows, in order --- */
+    /* S [n_tiles, d_k, 16] goes through the first n_commit rows; the others run on a copy of a tile in
+     * `draft` [d_k, 16], which may be NULL when there are none and holds nothing of use afterwards. Row by row:
+     * m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
+    void (*delta_rows)(float *S, float *draft, const bw_delta_rows *rows);
     /* out[j] = silu(sum_i w[c][i] * x[i][c]), c = first + j, j < n: x is `width` row pointers */
     void (*conv_silu)(float *out, const float *const *x, const float *w, int width, int first, int n);
-    /* out = rms_norm(y) * w * silu(z), one head of d values */
+    /* out = rms_norm(y) * w * silu(z), one head of d values; out may be y */
     void (*gated_norm)(float *out, const float *y, const float *w, const float *z, int d, float eps);
     /* x *= scale / sqrt(sum x^2 + 1e-6) */
     void (*l2_norm)(float *x, int d, float scale);

@@ -2,9 +2,11 @@
  *
  * A span runs over its *virtual rows*: the pending rows the last verification accepted, then the
  * rows of the batch. Pass 1, per virtual row and block of heads: convolution, norms, beta and decay.
- * Pass 2, per span and value head: the recurrence over all virtual rows with the head's state in
- * cache, tile by tile, and the gated norm; draft rows run on a copy of the tile. The same pass moves the conv
- * window on and keeps the draft rows as the new pending ones: nothing in it reads those any more.
+ * Pass 2, per span and value head: the recurrence over all virtual rows, one tile of the head's state
+ * after the other, each read and written once for up to ROWS_AT_ONCE rows, and the gated norm; draft rows
+ * run on a copy of the tile. Where threads are more than heads a unit is some tiles of a head, and the norm
+ * a pass of its own. Pass 2 also moves the conv window on and keeps the draft rows as the new pending ones:
+ * nothing in it reads those any more.
  * Runs on the caller's thread and the pool; owns nothing. */
 #include <assert.h>
 #include <math.h>
@@ -34,8 +36,11 @@ typedef struct gdn_work {
     gdn_span *spans;
     gdn_row *rows;
     const float **inputs;
-    float *mixed; /* [virtual rows, mixed_width]: q, k, v in tiles, decay, beta */
+    /* Rows of a head one after the other, as pass 2 reads them. */
+    float *keys;   /* [n_k_heads, virtual rows, 2, d_k] query, key */
+    float *values; /* [n_v_heads, virtual rows, value_width] v in tiles, decay, beta */
     int n_virtual, n_blocks;
+    int n_parts; /* units of a head in pass 2 */
 } gdn_work;
 
 static int n_tiles(const bw_gdn_shape *s)
@@ -53,10 +58,9 @@ static size_t head_floats(const bw_gdn_shape *s)
     return (size_t)s->d_k * (size_t)padded_d_v(s);
 }
 
-static size_t mixed_width(const bw_gdn_shape *s)
+static size_t value_width(const bw_gdn_shape *s)
 {
-    size_t floats = 2 * (size_t)s->n_k_heads * (size_t)s->d_k + (size_t)s->n_v_heads * (size_t)(padded_d_v(s) + 2);
-    return (floats + 15) & ~(size_t)15;
+    return (size_t)padded_d_v(s) + BW_GDN_TILE; /* whole vectors */
 }
 
 static size_t pending_width(const bw_gdn_shape *s)
@@ -81,17 +85,19 @@ static size_t lay_out(gdn_work *w, unsigned char *arena, const bw_gdn_shape *s, 
     size_t span_at = carve(&at, spans * sizeof(gdn_span));
     size_t row_at = carve(&at, rows * sizeof(gdn_row));
     size_t input_at = carve(&at, (rows + spans * (size_t)s->conv_width) * sizeof(float *));
-    size_t mixed_at = carve(&at, rows * mixed_width(s) * sizeof(float));
+    size_t key_at = carve(&at, rows * 2 * (size_t)s->n_k_heads * (size_t)s->d_k * sizeof(float));
+    size_t value_at = carve(&at, rows * (size_t)s->n_v_heads * value_width(s) * sizeof(float));
     if (arena) {
         w->spans = (gdn_span *)(arena + span_at);
         w->rows = (gdn_row *)(arena + row_at);
         w->inputs = (const float **)(arena + input_at);
-        w->mixed = (float *)(arena + mixed_at);
+        w->keys = (float *)(arena + key_at);
+        w->values = (float *)(arena + value_at);
     }
     return at;
 }
 
-/* Per thread: the copy of a tile's state for draft rows, and a head's outputs before the norm. */
+/* Per thread: the copy of a tile for draft rows, and a head's outputs before the norm. */
 static size_t thread_floats(const bw_gdn_shape *s, int max_pending)
 {
     const int rows = max_pending > ROWS_AT_ONCE ? max_pending : ROWS_AT_ONCE;
@@ -177,56 +183,52 @@ static float softplus(float x)
     return x > 20 ? x : log1pf(expf(x));
 }
 
-static void mix_value_head(const gdn_work *w, const gdn_row *row, float *mixed, int h)
+static float *keys_of(const gdn_work *w, int key_head, int r)
+{
+    return w->keys + ((size_t)key_head * w->n_virtual + r) * 2 * (size_t)w->args->shape->d_k;
+}
+
+static float *values_of(const gdn_work *w, int h, int r)
+{
+    return w->values + ((size_t)h * w->n_virtual + r) * value_width(w->args->shape);
+}
+
+static void mix_value_head(const gdn_work *w, const gdn_row *row, float *v, int h)
 {
     const bw_gdn_args *args = w->args;
     const bw_gdn_shape *s = args->shape;
     const int keys = 2 * s->n_k_heads * s->d_k, padded = padded_d_v(s);
-    float *v = mixed + keys + (size_t)h * padded, *gates = mixed + keys + (size_t)s->n_v_heads * padded;
     w->cpu->k.conv_silu(v, row->inputs, args->conv, s->conv_width, keys + h * s->d_v, s->d_v);
     for (int c = s->d_v; c < padded; c++)
         v[c] = 0;
-    gates[h] = expf(args->decay[h] * softplus(row->a[h] + args->dt_bias[h]));
-    gates[s->n_v_heads + h] = sigmoid(row->b[h]);
+    v[padded] = expf(args->decay[h] * softplus(row->a[h] + args->dt_bias[h]));
+    v[padded + 1] = sigmoid(row->b[h]);
 }
 
+static void mix_key_head(const gdn_work *w, const gdn_row *row, float *head, int h)
+{
+    const bw_gdn_shape *s = w->args->shape;
+    w->cpu->k.conv_silu(head, row->inputs, w->args->conv, s->conv_width, h * s->d_k, s->d_k);
+    w->cpu->k.l2_norm(head, s->d_k, h < s->n_k_heads ? 1 / sqrtf((float)s->d_k) : 1.0f);
+}
+
+/* Some of a row's heads, which are: queries, keys, values. */
 static void mix_row(void *arg, int unit, int thread)
 {
     (void)thread;
     const gdn_work *w = arg;
     const bw_gdn_shape *s = w->args->shape;
-    const int r = unit / w->n_blocks, n_heads = 2 * s->n_k_heads + s->n_v_heads;
+    const int r = unit / w->n_blocks, n_k = s->n_k_heads, n_heads = 2 * n_k + s->n_v_heads;
     const int first = unit % w->n_blocks * heads_per_unit(s), rest = n_heads - first;
     const int end = first + (rest < heads_per_unit(s) ? rest : heads_per_unit(s));
-    const gdn_row *row = &w->rows[r];
-    float *mixed = w->mixed + (size_t)r * mixed_width(s);
-    for (int h = first; h < end; h++) {
-        if (h >= 2 * s->n_k_heads) {
-            mix_value_head(w, row, mixed, h - 2 * s->n_k_heads);
-            continue;
-        }
-        float *head = mixed + (size_t)h * s->d_k; /* query heads, then key heads */
-        w->cpu->k.conv_silu(head, row->inputs, w->args->conv, s->conv_width, h * s->d_k, s->d_k);
-        w->cpu->k.l2_norm(head, s->d_k, h < s->n_k_heads ? 1 / sqrtf((float)s->d_k) : 1.0f);
-    }
+    for (int h = first; h < end; h++)
+        if (h < 2 * n_k)
+            mix_key_head(w, &w->rows[r], keys_of(w, h % n_k, r) + h / n_k * s->d_k, h);
+        else
+            mix_value_head(w, &w->rows[r], values_of(w, h - 2 * n_k, r), h - 2 * n_k);
 }
 
 /* ---- pass 2: the recurrence, and what is kept ------------------------------------------------ */
-
-/* n virtual rows from `first` through one tile of a head; y, at stride padded d_v, NULL: not wanted. */
-static void run_tile(const gdn_work *w, float *S, int h, int tile, int first, int n, float *y)
-{
-    const bw_gdn_shape *s = w->args->shape;
-    const int key_head = s->v_heads_tiled ? h % s->n_k_heads : h / (s->n_v_heads / s->n_k_heads);
-    const size_t width = mixed_width(s), keys = (size_t)s->n_k_heads * (size_t)s->d_k;
-    const int padded = padded_d_v(s);
-    const float *row = w->mixed + (size_t)first * width;
-    const float *q = row + (size_t)key_head * s->d_k, *k = q + keys;
-    const float *v = row + 2 * keys + (size_t)h * padded + tile * BW_GDN_TILE;
-    const float *g = row + 2 * keys + (size_t)s->n_v_heads * padded + h, *beta = g + s->n_v_heads;
-    if (n > 0)
-        w->cpu->k.delta_rows(S, s->d_k, n, q, k, width, v, width, g, beta, width, y, (size_t)padded);
-}
 
 /* Rows of the span computed at once from its virtual row i on: all drafts together, so that the copy
  * of a tile's state they run on need not outlive it. */
@@ -237,33 +239,39 @@ static int rows_from(int i, int n_commit, int n_all)
     return n_commit - i < ROWS_AT_ONCE ? n_commit - i : ROWS_AT_ONCE;
 }
 
-static void run_head(const gdn_work *w, int span_index, int h, float *draft_state)
+/* Some tiles of a head. Outputs are normed at once when they are the whole head's. */
+static void run_tiles(const gdn_work *w, int span_index, int h, int first_tile, int tiles, float *scratch)
 {
     const bw_gdn_args *args = w->args;
     const bw_gdn_shape *s = args->shape;
     const bw_span *span = &args->spans[span_index];
     const gdn_span *virt = &w->spans[span_index];
     const int n_commit = virt->n_accepted + span->n_final, n_all = virt->n_accepted + span->n_rows;
-    const size_t tile_floats = (size_t)s->d_k * BW_GDN_TILE, padded = (size_t)padded_d_v(s);
-    float *S = args->state.state + ((size_t)span->slot * s->n_v_heads + h) * head_floats(s), *y = draft_state + tile_floats;
+    const int key_head = s->v_heads_tiled ? h % s->n_k_heads : h / (s->n_v_heads / s->n_k_heads);
+    const size_t padded = (size_t)padded_d_v(s), tile_floats = (size_t)s->d_k * BW_GDN_TILE;
+    const size_t out_width = (size_t)s->n_v_heads * (size_t)s->d_v;
+    float *S = args->state.state + ((size_t)span->slot * s->n_v_heads + h) * head_floats(s) + first_tile * tile_floats;
+    bw_delta_rows rows = { .d_k = s->d_k, .n_tiles = tiles, .k_stride = 2 * (size_t)s->d_k, .v_stride = value_width(s),
+                           .y = scratch + tile_floats, .y_stride = padded };
 
-    for (int t = 0; t < n_tiles(s); t++)
-        run_tile(w, S + t * tile_floats, h, t, virt->first, virt->n_accepted, NULL);
-    for (int i = virt->n_accepted, n; i < n_all; i += n) {
-        n = rows_from(i, n_commit, n_all);
-        const int n_final = n_commit - i < n ? n_commit - i : n;
-        for (int t = 0; t < n_tiles(s); t++) {
-            float *tile = S + t * tile_floats, *y_tile = y + t * BW_GDN_TILE;
-            run_tile(w, tile, h, t, virt->first + i, n_final, y_tile);
-            if (n_final == n)
-                continue;
-            memcpy(draft_state, tile, tile_floats * sizeof *tile);
-            run_tile(w, draft_state, h, t, virt->first + n_commit, n - n_final, y_tile + (size_t)n_final * padded);
+    for (int i = 0, n; i < n_all; i += n) {
+        float *out = args->out + ((size_t)(span->first_row + i - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
+        rows.n = n = rows_from(i, n_commit, n_all);
+        rows.n_commit = n_commit - i < n ? n_commit - i : n;
+        rows.n_quiet = virt->n_accepted - i < 0 ? 0 : virt->n_accepted - i < n ? virt->n_accepted - i : n;
+        rows.q = keys_of(w, key_head, virt->first + i);
+        rows.k = rows.q + s->d_k;
+        rows.v = values_of(w, h, virt->first + i) + first_tile * BW_GDN_TILE;
+        rows.g = values_of(w, h, virt->first + i) + padded;
+        rows.beta = rows.g + 1;
+        if (w->n_parts > 1) {
+            rows.y = out + first_tile * BW_GDN_TILE;
+            rows.y_stride = out_width;
         }
-        for (int j = 0; j < n; j++) {
-            const size_t at = ((size_t)(span->first_row + i + j - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
-            w->cpu->k.gated_norm(args->out + at, y + (size_t)j * padded, args->norm, args->z + at, s->d_v, s->eps);
-        }
+        w->cpu->k.delta_rows(S, scratch, &rows);
+        for (int j = rows.n_quiet; w->n_parts == 1 && j < n; j++)
+            w->cpu->k.gated_norm(out + j * out_width, rows.y + (size_t)j * padded, args->norm,
+                                 args->z + (out - args->out) + j * out_width, s->d_v, s->eps);
     }
 }
 
@@ -288,14 +296,43 @@ static void keep_rows(const gdn_work *w, int span_index)
     }
 }
 
+/* What is kept comes first: it is the largest unit of a short step. */
 static void run_unit(void *arg, int unit, int thread)
 {
     const gdn_work *w = arg;
-    const int n_heads = w->args->shape->n_v_heads;
-    if (unit < w->args->n_spans * n_heads)
-        run_head(w, unit / n_heads, unit % n_heads, bw_cpu_thread_scratch(w->cpu, thread));
-    else
-        keep_rows(w, unit - w->args->n_spans * n_heads);
+    const int n_heads = w->args->shape->n_v_heads, n = n_tiles(w->args->shape);
+    if (unit < w->args->n_spans) {
+        keep_rows(w, unit);
+        return;
+    }
+    unit -= w->args->n_spans;
+    const int part = unit % w->n_parts, head = unit / w->n_parts;
+    const int first = part * n / w->n_parts, end = (part + 1) * n / w->n_parts;
+    run_tiles(w, head / n_heads, head % n_heads, first, end - first, bw_cpu_thread_scratch(w->cpu, thread));
+}
+
+/* Of heads whose tiles were apart: rows that are no pending ones any more. */
+static void norm_row(void *arg, int r, int thread)
+{
+    (void)thread;
+    const gdn_work *w = arg;
+    const bw_gdn_args *args = w->args;
+    const bw_gdn_shape *s = args->shape;
+    for (int h = 0; h < s->n_v_heads; h++) {
+        const size_t at = ((size_t)r * s->n_v_heads + h) * s->d_v;
+        w->cpu->k.gated_norm(args->out + at, args->out + at, args->norm, args->z + at, s->d_v, s->eps);
+    }
+}
+
+/* Units of a head: two for every thread in all, of two tiles or more. Tiles write their outputs next to
+ * each other, so none may be padded. */
+static int parts_of_head(const gdn_work *w)
+{
+    const bw_gdn_shape *s = w->args->shape;
+    const int heads = w->args->n_spans * s->n_v_heads, wanted = w->cpu->base.n_threads * 2, most = n_tiles(s) / 2;
+    if (heads == 0 || heads >= w->cpu->base.n_threads || most < 2 || s->d_v % BW_GDN_TILE != 0)
+        return 1;
+    return wanted / heads < most ? wanted / heads : most;
 }
 
 void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args)
@@ -313,6 +350,9 @@ void bw_cpu_gdn(bw_backend *be, const bw_gdn_args *args)
     w.n_blocks = (n_heads + heads_per_unit(s) - 1) / heads_per_unit(s);
     /* a channel takes about 16 multiplications, four of them the convolution's, a value of the state 3 */
     bw_cpu_for(cpu, w.n_virtual * w.n_blocks, 16.0 * w.n_virtual * s->conv_dim, mix_row, &w);
-    bw_cpu_for(cpu, args->n_spans * (s->n_v_heads + 1), 3.0 * w.n_virtual * s->n_v_heads * (double)head_floats(s),
+    w.n_parts = parts_of_head(&w);
+    bw_cpu_for(cpu, args->n_spans * (s->n_v_heads * w.n_parts + 1), 3.0 * w.n_virtual * s->n_v_heads * (double)head_floats(s),
                run_unit, &w);
+    if (w.n_parts > 1)
+        bw_cpu_for(cpu, args->n_rows, 24.0 * args->n_rows * s->n_v_heads * s->d_v, norm_row, &w);
 }

@@ -420,36 +420,38 @@ static inline columns columns_dot(const float *S, const float *k, int d_k)
 /* What one pass over S is for: y = S^T q and the next row's S^T k are summed while S <- g S + k d^T is
  * in registers, in the order of columns_dot, so that a row's bits do not depend on where a call ends. */
 typedef struct pass {
+    float *to;         /* where S goes: itself, or the copy that draft rows run on */
+    const float *from;
     const float *k, *q, *next_k;
     __m256 decay;
     columns delta;
 } pass;
 
-static inline __attribute__((always_inline)) void update_row(float *S, const pass *p, int i, columns *y, columns *dot,
-                                                             bool want_y, bool want_dot)
+static inline __attribute__((always_inline)) void update_row(const pass *p, int i, columns *y, columns *dot, bool want_y,
+                                                             bool want_dot)
 {
-    columns s = columns_load(S);
+    columns s = columns_load(p->from + (size_t)i * BW_GDN_TILE);
     s.low = _mm256_mul_ps(p->decay, s.low);
     s.high = _mm256_mul_ps(p->decay, s.high);
     s = columns_fma(p->k[i], p->delta, s);
-    columns_store(S, s);
+    columns_store(p->to + (size_t)i * BW_GDN_TILE, s);
     if (want_y)
         *y = columns_fma(p->q[i], s, *y);
     if (want_dot)
         *dot = columns_fma(p->next_k[i], s, *dot);
 }
 
-static inline __attribute__((always_inline)) void update_as(float *S, int d_k, const pass *p, columns *y, columns *dot,
-                                                            bool want_y, bool want_dot)
+static inline __attribute__((always_inline)) void update_as(const pass *p, int d_k, columns *y, columns *dot, bool want_y,
+                                                            bool want_dot)
 {
     columns y_even = columns_zero(), y_odd = y_even, dot_even = y_even, dot_odd = y_even;
     int i = 0;
-    for (; i + 2 <= d_k; i += 2, S += 2 * BW_GDN_TILE) {
-        update_row(S, p, i, &y_even, &dot_even, want_y, want_dot);
-        update_row(S + BW_GDN_TILE, p, i + 1, &y_odd, &dot_odd, want_y, want_dot);
+    for (; i + 2 <= d_k; i += 2) {
+        update_row(p, i, &y_even, &dot_even, want_y, want_dot);
+        update_row(p, i + 1, &y_odd, &dot_odd, want_y, want_dot);
     }
     if (i < d_k)
-        update_row(S, p, i, &y_even, &dot_even, want_y, want_dot);
+        update_row(p, i, &y_even, &dot_even, want_y, want_dot);
     *y = columns_add(y_even, y_odd);
     *dot = columns_add(dot_even, dot_odd);
 }
@@ -459,27 +461,36 @@ static inline __m256 delta_of(__m256 v, __m256 decay, float beta, __m256 dot)
     return _mm256_mul_ps(_mm256_set1_ps(beta), _mm256_sub_ps(v, _mm256_mul_ps(decay, dot)));
 }
 
-/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
-static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
-                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
+static void tile_through(float *S, float *draft, const bw_delta_rows *rows, int tile)
 {
-    columns out, dot = n > 0 ? columns_dot(S, k, d_k) : columns_zero();
-    for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
-        pass p = { .k = k, .q = q, .next_k = k + k_stride, .decay = _mm256_set1_ps(*g) };
-        const columns x = columns_load(v);
-        p.delta.low = delta_of(x.low, p.decay, *beta, dot.low);
-        p.delta.high = delta_of(x.high, p.decay, *beta, dot.high);
-        if (y && r + 1 < n)
-            update_as(S, d_k, &p, &out, &dot, true, true);
-        else if (y)
-            update_as(S, d_k, &p, &out, &dot, true, false);
-        else if (r + 1 < n)
-            update_as(S, d_k, &p, &out, &dot, false, true);
+    const int d_k = rows->d_k;
+    columns out, dot = columns_dot(S, rows->k, d_k);
+    for (int r = 0; r < rows->n; r++) {
+        const size_t key = (size_t)r * rows->k_stride, at = (size_t)r * rows->v_stride;
+        pass p = { .to = r < rows->n_commit ? S : draft, .from = r <= rows->n_commit ? S : draft,
+                   .k = rows->k + key, .q = rows->q + key, .next_k = rows->k + key + rows->k_stride,
+                   .decay = _mm256_set1_ps(rows->g[at]) };
+        const columns x = columns_load(rows->v + at + tile * BW_GDN_TILE);
+        p.delta.low = delta_of(x.low, p.decay, rows->beta[at], dot.low);
+        p.delta.high = delta_of(x.high, p.decay, rows->beta[at], dot.high);
+        const bool want_y = r >= rows->n_quiet, want_dot = r + 1 < rows->n;
+        if (want_y && want_dot)
+            update_as(&p, d_k, &out, &dot, true, true);
+        else if (want_y)
+            update_as(&p, d_k, &out, &dot, true, false);
+        else if (want_dot)
+            update_as(&p, d_k, &out, &dot, false, true);
         else
-            update_as(S, d_k, &p, &out, &dot, false, false);
-        if (y)
-            columns_store(y + (size_t)r * y_stride, out);
+            update_as(&p, d_k, &out, &dot, false, false);
+        if (want_y)
+            columns_store(rows->y + (size_t)r * rows->y_stride + tile * BW_GDN_TILE, out);
     }
+}
+
+static void delta_rows(float *S, float *draft, const bw_delta_rows *rows)
+{
+    for (int t = 0; t < rows->n_tiles; t++)
+        tile_through(S + (size_t)t * (size_t)rows->d_k * BW_GDN_TILE, draft, rows, t);
 }
 
 /* Channels a and a + 4 of [channel, 4], side by side. */

@@ -370,57 +370,82 @@ static inline __m512 columns_dot(const float *S, const float *k, int d_k)
 /* What one pass over S is for: y = S^T q and the next row's S^T k are summed while S <- g S + k d^T is
  * in registers, in the order of columns_dot, so that a row's bits do not depend on where a call ends. */
 typedef struct pass {
+    float *to;         /* where S goes: itself, or the copy that draft rows run on */
+    const float *from;
     const float *k, *q, *next_k;
+    size_t tile_bytes;
     __m512 decay, delta;
 } pass;
 
-static inline __attribute__((always_inline)) void update_row(float *S, const pass *p, int i, __m512 *y, __m512 *dot,
-                                                               bool want_y, bool want_dot)
+static inline __attribute__((always_inline)) void update_row(const pass *p, int i, __m512 *y, __m512 *dot, bool want_y,
+                                                             bool want_dot, bool first)
 {
-    const __m512 kept = _mm512_mul_ps(p->decay, _mm512_loadu_ps(S));
+    const size_t at = (size_t)i * BW_GDN_TILE;
+    if (first) /* the next tile follows this one; asking for what is not there does nothing */
+        _mm_prefetch((const char *)(p->from + at) + p->tile_bytes, _MM_HINT_T0);
+    const __m512 kept = _mm512_mul_ps(p->decay, _mm512_loadu_ps(p->from + at));
     const __m512 s = _mm512_fmadd_ps(_mm512_set1_ps(p->k[i]), p->delta, kept);
-    _mm512_storeu_ps(S, s);
+    _mm512_storeu_ps(p->to + at, s);
     if (want_y)
         *y = _mm512_fmadd_ps(_mm512_set1_ps(p->q[i]), s, *y);
     if (want_dot)
         *dot = _mm512_fmadd_ps(_mm512_set1_ps(p->next_k[i]), s, *dot);
 }
 
-static inline __attribute__((always_inline)) void update_as(float *S, int d_k, const pass *p, __m512 *y, __m512 *dot,
-                                                            bool want_y, bool want_dot)
+static inline __attribute__((always_inline)) void update_as(const pass *p, int d_k, __m512 *y, __m512 *dot, bool want_y,
+                                                            bool want_dot, bool first)
 {
     __m512 ys[4], dots[4];
     UNROLLED for (int j = 0; j < 4; j++)
         ys[j] = dots[j] = _mm512_setzero_ps();
     int i = 0;
-    for (; i + 4 <= d_k; i += 4, S += 4 * BW_GDN_TILE)
+    for (; i + 4 <= d_k; i += 4)
         UNROLLED for (int j = 0; j < 4; j++)
-            update_row(S + j * BW_GDN_TILE, p, i + j, &ys[j], &dots[j], want_y, want_dot);
-    for (; i < d_k; i++, S += BW_GDN_TILE)
-        update_row(S, p, i, &ys[0], &dots[0], want_y, want_dot);
+            update_row(p, i + j, &ys[j], &dots[j], want_y, want_dot, first);
+    for (; i < d_k; i++)
+        update_row(p, i, &ys[0], &dots[0], want_y, want_dot, first);
     *y = _mm512_add_ps(_mm512_add_ps(ys[0], ys[1]), _mm512_add_ps(ys[2], ys[3]));
     *dot = _mm512_add_ps(_mm512_add_ps(dots[0], dots[1]), _mm512_add_ps(dots[2], dots[3]));
 }
 
-/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
-static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
-                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
+static inline __attribute__((always_inline)) void update(const pass *p, int d_k, __m512 *y, __m512 *dot, bool want_y,
+                                                         bool want_dot, bool first)
 {
-    __m512 out, dot = n > 0 ? columns_dot(S, k, d_k) : _mm512_setzero_ps();
-    for (int r = 0; r < n; r++, q += k_stride, k += k_stride, v += v_stride, g += h_stride, beta += h_stride) {
-        pass p = { .k = k, .q = q, .next_k = k + k_stride, .decay = _mm512_set1_ps(*g) };
-        p.delta = _mm512_mul_ps(_mm512_set1_ps(*beta), _mm512_sub_ps(_mm512_loadu_ps(v), _mm512_mul_ps(p.decay, dot)));
-        if (y && r + 1 < n)
-            update_as(S, d_k, &p, &out, &dot, true, true);
-        else if (y)
-            update_as(S, d_k, &p, &out, &dot, true, false);
-        else if (r + 1 < n)
-            update_as(S, d_k, &p, &out, &dot, false, true);
+    if (want_y && want_dot)
+        update_as(p, d_k, y, dot, true, true, first);
+    else if (want_y)
+        update_as(p, d_k, y, dot, true, false, first);
+    else if (want_dot)
+        update_as(p, d_k, y, dot, false, true, first);
+    else
+        update_as(p, d_k, y, dot, false, false, first);
+}
+
+static void tile_through(float *S, float *draft, const bw_delta_rows *rows, int tile)
+{
+    const int d_k = rows->d_k;
+    __m512 y, dot = columns_dot(S, rows->k, d_k);
+    for (int r = 0; r < rows->n; r++) {
+        const size_t key = (size_t)r * rows->k_stride, at = (size_t)r * rows->v_stride;
+        pass p = { .to = r < rows->n_commit ? S : draft, .from = r <= rows->n_commit ? S : draft,
+                   .k = rows->k + key, .q = rows->q + key, .next_k = rows->k + key + rows->k_stride,
+                   .tile_bytes = (size_t)d_k * BW_GDN_TILE * sizeof *S, .decay = _mm512_set1_ps(rows->g[at]) };
+        const __m512 v = _mm512_loadu_ps(rows->v + at + tile * BW_GDN_TILE);
+        p.delta = _mm512_mul_ps(_mm512_set1_ps(rows->beta[at]), _mm512_sub_ps(v, _mm512_mul_ps(p.decay, dot)));
+        const bool want_y = r >= rows->n_quiet, want_dot = r + 1 < rows->n;
+        if (r == 0)
+            update(&p, d_k, &y, &dot, want_y, want_dot, true);
         else
-            update_as(S, d_k, &p, &out, &dot, false, false);
-        if (y)
-            _mm512_storeu_ps(y + (size_t)r * y_stride, out);
+            update(&p, d_k, &y, &dot, want_y, want_dot, false);
+        if (want_y)
+            _mm512_storeu_ps(rows->y + (size_t)r * rows->y_stride + tile * BW_GDN_TILE, y);
     }
+}
+
+static void delta_rows(float *S, float *draft, const bw_delta_rows *rows)
+{
+    for (int t = 0; t < rows->n_tiles; t++)
+        tile_through(S + (size_t)t * (size_t)rows->d_k * BW_GDN_TILE, draft, rows, t);
 }
 
 /* The four weights of 16 channels, [channel, 4] in memory, `left` of the channels there: rows of four

@@ -113,8 +113,9 @@ static void sigmoid_mul(float *out, const float *x, float scale, const float *ga
 
 /* ---- delta rule ------------------------------------------------------------------------------ */
 
-/* One row: m = g S^T k;  d = beta (v - m);  S <- g S + k d^T;  y = S^T q */
-static void delta_row(float *S, int d_k, const float *q, const float *k, const float *v, float g, float beta, float *y)
+/* One row of one tile: m = g S^T k;  d = beta (v - m);  to <- g S + k d^T;  y = to^T q */
+static void delta_row(float *to, const float *S, int d_k, const float *q, const float *k, const float *v, float g,
+                      float beta, float *y)
 {
     double delta[BW_GDN_TILE], sum[BW_GDN_TILE] = { 0 };
     for (int i = 0; i < d_k; i++)
@@ -124,24 +125,25 @@ static void delta_row(float *S, int d_k, const float *q, const float *k, const f
         delta[c] = beta * (v[c] - g * sum[c]);
     for (int i = 0; i < d_k; i++)
         for (int c = 0; c < BW_GDN_TILE; c++)
-            S[i * BW_GDN_TILE + c] = (float)((double)g * S[i * BW_GDN_TILE + c] + k[i] * delta[c]);
-    if (!y)
-        return;
+            to[i * BW_GDN_TILE + c] = (float)((double)g * S[i * BW_GDN_TILE + c] + k[i] * delta[c]);
     for (int c = 0; c < BW_GDN_TILE; c++)
         sum[c] = 0;
     for (int i = 0; i < d_k; i++)
         for (int c = 0; c < BW_GDN_TILE; c++)
-            sum[c] += (double)S[i * BW_GDN_TILE + c] * q[i];
-    for (int c = 0; c < BW_GDN_TILE; c++)
+            sum[c] += (double)to[i * BW_GDN_TILE + c] * q[i];
+    for (int c = 0; y && c < BW_GDN_TILE; c++)
         y[c] = (float)sum[c];
 }
 
-static void delta_rows(float *S, int d_k, int n, const float *q, const float *k, size_t k_stride, const float *v,
-                       size_t v_stride, const float *g, const float *beta, size_t h_stride, float *y, size_t y_stride)
+static void delta_rows(float *S, float *draft, const bw_delta_rows *rows)
 {
-    for (int i = 0; i < n; i++)
-        delta_row(S, d_k, q + i * k_stride, k + i * k_stride, v + i * v_stride, g[i * h_stride], beta[i * h_stride],
-                  y ? y + i * y_stride : NULL);
+    for (int t = 0; t < rows->n_tiles; t++, S += (size_t)rows->d_k * BW_GDN_TILE)
+        for (int r = 0; r < rows->n; r++) {
+            const size_t key = (size_t)r * rows->k_stride, at = (size_t)r * rows->v_stride;
+            delta_row(r < rows->n_commit ? S : draft, r <= rows->n_commit ? S : draft, rows->d_k, rows->q + key, rows->k + key,
+                      rows->v + at + t * BW_GDN_TILE, rows->g[at], rows->beta[at],
+                      r < rows->n_quiet ? NULL : rows->y + (size_t)r * rows->y_stride + t * BW_GDN_TILE);
+        }
 }
 
 static void conv_silu(float *out, const float *const *x, const float *w, int width, int first, int n)
