@@ -1,7 +1,7 @@
 # Bellwether. `make help` lists the targets.
 #
 # Sources are found, not listed: a new .c file under src/ is part of the library, a new test file
-# is built and run. The instruction set of a file follows from its suffix (_avx2, _avx512), so no
+# is built and run. The instruction set of a file follows from its suffix (_avx2, _avxvnni, _avx512), so no
 # other file can use it. Another build (sanitizers, clang) has its own BUILD directory.
 
 VERSION := 0.1.0
@@ -63,7 +63,7 @@ THREAD := -fsanitize=thread -fno-omit-frame-pointer
 
 LIB_SRC := $(filter-out src/cli/% src/server/% src/bench/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
 ifneq ($(MACHINE),x86_64)
-  LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
+  LIB_SRC := $(filter-out %_avx2.c %_avxvnni.c %_avx512.c,$(LIB_SRC))
 endif
 SERVER_SRC := $(sort $(wildcard src/server/*.c))
 BENCH_SRC := $(sort $(wildcard src/bench/*.c))
@@ -79,6 +79,9 @@ SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_files.o
 BENCH_OBJ := $(BENCH_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 TEST_LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/lib/*.c)))
+ifeq ($(MACHINE),x86_64)
+  TEST_LIB_OBJ += $(BUILD)/tests/lib/packed_evex.o
+endif
 TEST_BIN := $(TEST_SRC:%.c=$(BUILD)/%)
 TEST_TOOLS := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/cli/*.c))) # what shell tests look with
 FUZZ_BIN := $(FUZZ_SRC:%.c=$(BUILD)/%)
@@ -121,10 +124,11 @@ help:
 # ---- the library and the programs --------------------------------------------------------------
 
 AVX2 := -mavx2 -mfma -mf16c
+AVXVNNI := $(AVX2) -mavxvnni
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 
 # What was built with other flags, or from other files, is stale: four stamps, rewritten on a change.
-$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
+$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVXVNNI) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
 $(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(BENCH_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)
 $(BUILD)/shapes: STAMP = $(SHAPE_FILES)
@@ -134,6 +138,7 @@ $(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes: FORCE
 .PHONY: FORCE
 
 $(BUILD)/%_avx2.o: LEVEL_FLAGS := $(AVX2)
+$(BUILD)/%_avxvnni.o: LEVEL_FLAGS := $(AVXVNNI)
 $(BUILD)/%_avx512.o: LEVEL_FLAGS := $(AVX512)
 $(BUILD)/tests/%.o: LEVEL_FLAGS := -Itests
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -236,6 +241,13 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 	install -m 644 $(BUILD)/bellwether.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
 
 # ---- tests -------------------------------------------------------------------------------------
+
+# The AVX-VNNI products with the other encoding of their one instruction, which AVX-512 machines run.
+$(BUILD)/tests/lib/packed_evex.o: src/ops/cpu/packed_avxvnni.c $(BUILD)/flags
+	$(say) CC $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(AVX512) -DDPBUSD=_mm256_dpbusd_epi32 \
+	    -Dbw_cpu_fill_avxvnni_packed=packed_evex_fill -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_LIB_OBJ) $(SERVER) $(BENCH) $(LIB)
 	$(say) LD $@

@@ -26,6 +26,13 @@ bool bw_cpu_has_avx2_fma(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
 }
 
+bool bw_cpu_has_avx_vnni(void)
+{
+    unsigned last, a, b, c, d; /* of leaf 7: its last subleaf; features */
+    return bw_cpu_has_avx2_fma() && __get_cpuid_count(7, 0, &last, &b, &c, &d) && last >= 1 &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
 bool bw_cpu_has_avx512_vnni(void)
 {
     return bw_cpu_has_avx2_fma() && __builtin_cpu_supports("avx512f") &&
@@ -55,6 +62,11 @@ const char *bw_cpu_name(void)
 }
 #else
 bool bw_cpu_has_avx2_fma(void)
+{
+    return false;
+}
+
+bool bw_cpu_has_avx_vnni(void)
 {
     return false;
 }

@@ -7,7 +7,9 @@
 bool bw_cpu_is_any(void); /* true: the level every processor runs */
 /* AVX2, FMA and F16C, with their registers saved by the operating system. */
 bool bw_cpu_has_avx2_fma(void);
-/* AVX-512 F, BW, DQ, VL and VNNI, on top of the above. */
+/* AVX-VNNI, on top of the above: dot products of bytes without AVX-512. */
+bool bw_cpu_has_avx_vnni(void);
+/* AVX-512 F, BW, DQ, VL and VNNI, on top of AVX2, FMA and F16C. */
 bool bw_cpu_has_avx512_vnni(void);
 
 /* Processors this process may use, at least 1: those of its affinity mask, and no more than its control groups

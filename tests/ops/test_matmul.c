@@ -1,4 +1,5 @@
 /* test_matmul.c - products at every level and of every type, against sums written down in double. */
+#include "base/cpuid.h"
 #include "lib/ops_check.h"
 #include "ops/cpu/q8.h"
 
@@ -140,6 +141,53 @@ TEST(wide_rows_are_multiplied_like_narrow_ones)
         try_product(&k, level, BW_Q8_0, true, 3, 9, 17408);
         try_product(&k, level, BW_Q6_K, true, 2, 9, 17408);
     }
+}
+
+#if defined(__x86_64__)
+void packed_evex_fill(bw_cpu_kernels *k); /* packed_avxvnni.c with AVX-512's encoding: Makefile */
+#endif
+
+/* All that pack, in the order of bw_cpu_levels_here; where AVX-512 runs also AVX-VNNI's products in its encoding. */
+static int kernels_that_pack(bw_cpu_kernels *all, const char **names)
+{
+    int n = 0;
+    each_level (level, all[n])
+        if (all[n].packs)
+            names[n++] = level;
+#if defined(__x86_64__)
+    if (bw_cpu_has_avx512_vnni()) {
+        all[n] = all[0];
+        packed_evex_fill(&all[n]);
+        names[n++] = "avxvnni by AVX-512";
+    }
+#endif
+    return n;
+}
+
+TEST(kernels_that_pack_agree_to_the_bit)
+{
+    bw_cpu_kernels all[8];
+    const char *names[8];
+    const int n_kernels = kernels_that_pack(all, names);
+    if (n_kernels < 2)
+        skip_because("fewer than two levels pack here");
+    for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
+        for (int i = 0; i < 12; i++) {
+            const int n = random_n(), n_out = rnd_int(1, 40), cols = random_cols(type, 1400);
+            const size_t size = (size_t)n * (size_t)n_out;
+            const bw_weight w = random_weight(type, n_out, cols, true), packed = packed_for(&all[0], &w);
+            float *x = guarded_floats((size_t)n * (size_t)cols);
+            float *want = guarded_floats(size), *got = guarded_floats(size);
+            random_rows(x, n, cols);
+            const rows_of_q8 q = rounded_rows(&all[0], x, n, cols);
+            all[0].matmul_int8(want, (size_t)n_out, &packed, 0, n_out, &q.q, n, false, NULL);
+            for (int k = 1; k < n_kernels; k++) {
+                all[k].matmul_int8(got, (size_t)n_out, &packed, 0, n_out, &q.q, n, false, NULL);
+                check_that(same_bits(got, want, size), "%s and %s differ: %s n=%d n_out=%d cols=%d", names[0], names[k],
+                           bw_dtype_get(type)->name, n, n_out, cols);
+            }
+            check_guards();
+        }
 }
 
 /* The largest sums there can be, of every type: an intermediate of 16 bits that saturates would show. */
@@ -379,7 +427,8 @@ TEST(reserve_takes_the_bytes_it_announced)
 
 TESTS_MAIN(ENTRY(float_products_of_every_type_are_near_the_exact_sums),
            ENTRY(int8_products_of_every_type_are_near_the_exact_sums), ENTRY(wide_rows_are_multiplied_like_narrow_ones),
-           ENTRY(extreme_codes_do_not_saturate), ENTRY(project_is_norm_then_products_on_any_number_of_threads),
+           ENTRY(extreme_codes_do_not_saturate), ENTRY(kernels_that_pack_agree_to_the_bit),
+           ENTRY(project_is_norm_then_products_on_any_number_of_threads),
            ENTRY(ffn_up_and_project_add_compose_their_parts), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
            ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
            ENTRY(creating_and_reserving_survive_any_failed_allocation), ENTRY(reserve_takes_the_bytes_it_announced))

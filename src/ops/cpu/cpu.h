@@ -130,8 +130,11 @@ void bw_cpu_fill_ref_mixer(bw_cpu_kernels *k);     /* mixer_ref.c: attention, de
 void bw_cpu_fill_ref_probe(bw_cpu_kernels *k);     /* probe_ref.c */
 void bw_cpu_fill_avx2_norm(bw_cpu_kernels *k);     /* norm_avx2.c: norms, rounding, silu */
 void bw_cpu_fill_avx2_matmul(bw_cpu_kernels *k);   /* matmul_avx2.c: products */
+void bw_cpu_fill_avx2_packed(bw_cpu_kernels *k);   /* packed_avx2.c: products of packed weights */
 void bw_cpu_fill_avx2_mixer(bw_cpu_kernels *k);    /* mixer_avx2.c */
 void bw_cpu_fill_avx2_probe(bw_cpu_kernels *k);    /* probe_avx2.c */
+void bw_cpu_fill_avxvnni_packed(bw_cpu_kernels *k); /* packed_avxvnni.c */
+void bw_cpu_fill_avxvnni_probe(bw_cpu_kernels *k); /* probe_avxvnni.c */
 void bw_cpu_fill_avx512_norm(bw_cpu_kernels *k);   /* norm_avx512.c */
 void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
 void bw_cpu_fill_avx512_packed(bw_cpu_kernels *k); /* packed_avx512.c: products of packed weights */

@@ -7,7 +7,7 @@
 #include "base/cpuid.h"
 #include "ops/cpu/cpu.h"
 
-/* Weakest first. */
+/* Weakest first. A processor may lack one and have the next: avx512 is a superset of avx2, not of avxvnni. */
 static const struct level {
     const char *name;        /* what BW_CPU= accepts */
     bool (*runs_here)(void); /* the processor has it and the system saves its registers */
@@ -17,7 +17,9 @@ static const struct level {
 #if defined(__x86_64__)
     { "avx2",
       bw_cpu_has_avx2_fma,
-      { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_mixer, bw_cpu_fill_avx2_probe } },
+      { bw_cpu_fill_avx2_norm, bw_cpu_fill_avx2_matmul, bw_cpu_fill_avx2_packed, bw_cpu_fill_avx2_mixer,
+        bw_cpu_fill_avx2_probe } },
+    { "avxvnni", bw_cpu_has_avx_vnni, { bw_cpu_fill_avxvnni_packed, bw_cpu_fill_avxvnni_probe } },
     { "avx512",
       bw_cpu_has_avx512_vnni,
       { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_packed, bw_cpu_fill_avx512_mixer,
@@ -28,7 +30,9 @@ static const struct level {
 const char *bw_cpu_kernels_init(bw_cpu_kernels *k, const char *wanted)
 {
     const char *reached = NULL;
-    for (size_t i = 0; i < BW_COUNT(levels) && levels[i].runs_here(); i++) {
+    for (size_t i = 0; i < BW_COUNT(levels); i++) {
+        if (!levels[i].runs_here())
+            continue;
         for (size_t f = 0; f < BW_COUNT(levels[i].fill) && levels[i].fill[f]; f++)
             levels[i].fill[f](k);
         reached = levels[i].name;
@@ -41,8 +45,9 @@ const char *bw_cpu_kernels_init(bw_cpu_kernels *k, const char *wanted)
 const char *const *bw_cpu_levels_here(void)
 {
     static const char *names[BW_COUNT(levels) + 1]; /* every call writes the same */
-    for (size_t i = 0; i < BW_COUNT(levels) && levels[i].runs_here(); i++)
-        names[i] = levels[i].name;
+    for (size_t i = 0, n = 0; i < BW_COUNT(levels); i++)
+        if (levels[i].runs_here())
+            names[n++] = levels[i].name;
     return names;
 }
 
