@@ -27,7 +27,7 @@ bw_bench_options bw_bench_defaults(void)
 
 static bw_status open_model(bw_model **out, const bw_bench_options *o, bw_error *err)
 {
-    const bw_model_options options = { .n_threads = o->n_threads, .activations = o->activations };
+    const bw_model_options options = { .n_threads = o->n_threads, .pin = o->pin, .activations = o->activations };
     if (o->model_path)
         return bw_model_open(out, o->model_path, &options, err);
     const bw_synthetic_options what = { .shape = o->shape, .type = o->type ? o->type : "q4_0",

@@ -40,6 +40,7 @@ typedef struct bw_bench_options {
     bw_kv_type kv;
     bw_activations activations;
     int n_threads;            /* 0: one per processor */
+    bool pin;                 /* threads but the caller's stay on a processor each */
     bool tests[BW_TEST_COUNT];
     bw_bench_list prompts, depths, rows, seqs, drafts; /* drafts: BW_DRAFT_AUTO or a number */
     double accept[BW_MAX_DRAFTS]; /* imposed: share of verifies in which drafts 1 to j + 1 were all accepted */

@@ -76,7 +76,7 @@ bw_status bw_machine_create(bw_machine **out, const char *level, int n_threads, 
         return bw_fail_memory(err, "probes", sizeof *m);
     m->n_units = choose_buffer_bytes(n_threads) / READ_UNIT;
     m->done = bw_mem_zalloc((size_t)n_threads * 8, sizeof *m->done, BW_MEM_MISC);
-    m->buffer = bw_mem_alloc(m->n_units * READ_UNIT, BW_MEM_MISC);
+    m->buffer = bw_mem_alloc_large(m->n_units * READ_UNIT, BW_MEM_MISC); /* pages as large as those of weights */
     if (!m->done || !m->buffer) {
         st = bw_fail_memory(err, "buffer of the read probe", m->n_units * READ_UNIT);
         goto fail;

@@ -175,6 +175,7 @@ static bw_args_result read_options(bench_options *o, int argc, char **argv)
         { BW_OPTION_GROUP, .name = "Computing" },
         { BW_OPTION_INT, "--threads", "N", &b->n_threads, .low = 0, .high = 1024,
           .help = "worker threads; 0, the default: one per processor" },
+        { BW_OPTION_SET, .name = "--pin", .target = &b->pin, .help = "keep each worker thread on one processor" },
         { BW_OPTION_CHOICE, .name = "--kv", .value = "f16|f32", .target = &o->kv, .choices = "f16|f32",
           .help = "how keys and values are kept; default f16" },
         { BW_OPTION_CHOICE, .name = "--activations", .value = "int8|f32", .target = &o->activations,

@@ -72,6 +72,10 @@ is one_draft_gives_what_was_imposed "$(near "$(tokens_of 1)" 1.5)" near
 is two_drafts_give_both_shares "$(near "$(tokens_of 2)" 1.75)" near
 is the_shares_are_in_the_json "$(json accept)" "[0.5,0.25]"
 
+bw bench tests/golden/moe-mlx --quick --reps 1 --json - --tests decode,verify,draft --depth 0
+is a_model_without_a_head_has_no_verify_and_no_drafts "$status:$(count_rows):$(json rows.0.test):$(json rows.1.test)" 0:2:decode:draft
+is what_is_left_out_is_said "$(json notes.0 | grep -c '^verify: '):$(json notes.1 | grep -c '^draft: ')" 1:1
+
 # ---- random weights ----------------------------------------------------------------------------------
 
 bw bench --synthetic $lamb/config.json --type q8_0 --quick --reps 1 --tests load,decode,draft --drafts 0,2 --depth 0,70 --json -

@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "base/mem.h"
+#include "bench/bench.h"
 #include "bench/machine.h"
 #include "bench/statistics.h"
 #include "bench/step_cost.h"
@@ -217,10 +219,45 @@ TEST(limits_are_the_best_of_the_probes)
     check(machine == NULL);
 }
 
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+static uint64_t memory_used(void)
+{
+    uint64_t bytes = 0;
+    for (int tag = 0; tag < BW_MEM_TAG_COUNT; tag++)
+        bytes += bw_mem_used((bw_mem_tag)tag);
+    return bytes;
+}
+
+TEST(a_run_survives_any_allocation_failing)
+{
+    bw_bench_options options = bw_bench_defaults();
+    bw_bench_result result;
+    bw_error err;
+    options.model_path = repo_path("tests/golden/dense-r2");
+    options.quick = true;
+    options.reps = 1;
+    options.n_threads = 1;
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        options.tests[t] = t == BW_TEST_LOAD || t == BW_TEST_DRAFT;
+    const uint64_t before = memory_used();
+    bool failed = true;
+    for (long n = 1; failed; n += 1 + n / (sanitized() ? 6 : 24)) { /* the later, the fewer */
+        bw_mem_fail_at(n);
+        const bw_status st = bw_bench_run(&result, &options, &err);
+        failed = bw_mem_fail_at(0);
+        check_that(failed ? st != BW_OK && err.message[0] && !result.rows : st == BW_OK, "allocation %ld: status %d, %s", n,
+                   st, st ? err.message : "no error");
+        bw_bench_free(&result);
+        check_that(memory_used() == before, "allocation %ld leaks", n);
+        check_that(n < 1000000, "no run without a failing allocation");
+    }
+}
+
 TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plain_step_reads_every_matrix_once),
            ENTRY(a_verify_reads_the_same_matrices_and_multiplies_more), ENTRY(a_prompt_wants_one_row_of_logits_or_none),
            ENTRY(sequences_share_matrices_and_have_a_state_each), ENTRY(f32_pages_are_twice_as_large),
            ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(experts_are_read_as_often_as_rows_choose_them),
            ENTRY(types_are_named_by_what_a_step_multiplies),
            ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
-           ENTRY(limits_are_the_best_of_the_probes))
+           ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing))
