@@ -209,6 +209,9 @@ typedef struct bw_engine_options {
     uint64_t cache_memory; /* bytes of host memory for the prefix cache's checkpoints; 0: no prefix cache */
     double decode_gap_s;   /* ceiling of a step's time while sequences decode; 0: none but the default rule
                               (docs/serving.md): twice a decode step, or that step and one page of prefill */
+    int draft_vocab;       /* drafts are chosen from the tokens with ids below this, the most frequent, and from those
+                              of the sequence's own text; 0: 32,768. At least the vocabulary: from all. Never changes
+                              an answer, but how much of it is drafted right and what a draft costs */
     int min_prefill;       /* rows of prefill a step gets whatever the gap; 0: one page, 64 */
 } bw_engine_options;
 
@@ -226,6 +229,7 @@ typedef struct bw_memory_plan {
     uint64_t checkpoint_bytes; /* one saved state */
     uint64_t kv_bytes_per_token, state_bytes_per_sequence;
     int context, max_seqs, max_rows;
+    int draft_vocab; /* as resolved */
 } bw_memory_plan;
 
 /* What bw_engine_create would take, from sizes alone. BW_E_LIMIT: context above the model's. */

@@ -43,6 +43,23 @@ static void want_drafts(bw_step *step, const bw_span *span, int length)
     step->longest_chain = step->chain_lengths[0];
 }
 
+/* Brings the slot's list of tokens that may be drafted up to the known ones. */
+static void list_tokens(bw_engine *e, const bw_sequence *s)
+{
+    bw_backend *be = e->backend;
+    bw_draft_list *list = &e->draft_lists[s->slot];
+    if (s->plan_chain == 0 || e->draft_vocab.n_first == 0)
+        return;
+    bw_draft_list_read(list, s->tokens, bw_sequence_known(s));
+    if (!list->changed)
+        return;
+    const int32_t now = list->n;
+    be->ops->upload(be, e->draft_vocab.ids + (size_t)s->slot * (size_t)e->draft_vocab.room, list->ids,
+                    (size_t)now * sizeof *list->ids);
+    be->ops->upload(be, e->draft_vocab.n_ids + s->slot, &now, sizeof now);
+    list->changed = false;
+}
+
 /* Rows of the prompt: after a preemption the span may go on with rows of the answer. */
 static void want_scores(bw_step *step, const bw_span *span, bw_sequence *s)
 {
@@ -73,6 +90,7 @@ static void plan_decode(bw_engine *e, bw_sequence *s)
     bw_span *span = add_span(&e->host, s, s->plan_rows, 1);
     want_samples(&e->host, span, s->plan_rows);
     want_drafts(&e->host, span, s->plan_chain);
+    list_tokens(e, s);
 }
 
 /* A chunk of what is known. The first after a resumption redoes the head's row before it. */
@@ -90,6 +108,7 @@ static void plan_prefill(bw_engine *e, bw_sequence *s)
     if (s->n_rows + s->plan_rows == s->n_prefill) {
         want_samples(step, span, 1);
         want_drafts(step, span, s->plan_chain);
+        list_tokens(e, s);
     }
     if (s->prompt_logits || s->prompt_logprobs || s->prompt_top)
         want_scores(step, span, s);

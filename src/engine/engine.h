@@ -14,6 +14,7 @@
 #include "cache/prefix_tree.h"
 #include "cache/slots.h"
 #include "engine/draft.h"
+#include "engine/draft_list.h"
 #include "engine/loop_guard.h"
 #include "engine/pace.h"
 #include "engine/sequence_list.h"
@@ -86,6 +87,10 @@ struct bw_engine {
     bw_draft_times times; /* of the step that runs: its chains */
     bw_sequences seqs; /* backend memory */
     bw_activations_buf buf;
+    bw_draft_vocab draft_vocab; /* n_first 0: drafts are chosen from all tokens */
+    bw_draft_list *draft_lists; /* [max_seqs] by slot: its lists, on the host */
+    int32_t added[16]; /* tokens that stand in every list */
+    int n_added;
     bw_step host, device;       /* device: only its arrays are used */
     bw_results result, device_result;
     int32_t *draft_index;       /* backend [max_spans] */

@@ -11,6 +11,8 @@ enum {
     DEFAULT_ROWS = 512,
     LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
     MOST_PAGES = 1 << 29,      /* so do counts of pages */
+    DRAFT_VOCAB = 32768,       /* ids that drafts are chosen from: docs/performance.md */
+    DRAFT_STEP = 16,           /* of their number: backends lay rows out in panels */
     LEAST_LOGITS = 16          /* rows of the logits buffer, so that evaluation works in decent blocks */
 };
 
@@ -33,10 +35,10 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
     bw_engine_options o = given ? *given : bw_engine_defaults();
     const int most = model->config.max_position;
     if (o.context < 0 || o.max_seqs < 0 || o.max_rows < 0 || o.chunk < 0 || o.max_waiting < 0 || o.min_prefill < 0 ||
-        !(o.decode_gap_s >= 0))
+        o.draft_vocab < 0 || !(o.decode_gap_s >= 0))
         return bw_fail(err, BW_E_ARGUMENT, "engine: context %d, max_seqs %d, max_rows %d, chunk %d, max_waiting %d, "
-                       "min_prefill %d and decode_gap_s %g must not be negative", o.context, o.max_seqs, o.max_rows,
-                       o.chunk, o.max_waiting, o.min_prefill, o.decode_gap_s);
+                       "min_prefill %d, draft_vocab %d and decode_gap_s %g must not be negative", o.context, o.max_seqs,
+                       o.max_rows, o.chunk, o.max_waiting, o.min_prefill, o.draft_vocab, o.decode_gap_s);
     if (o.max_waiting > 65536)
         return bw_fail(err, BW_E_LIMIT, "engine: %d waiting requests, at most 65536 are possible", o.max_waiting);
     if (o.context == 0)
@@ -61,6 +63,12 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
     /* A step in which everyone drafts as much as can be still has a page of prefill. */
     o.max_rows = larger(o.max_rows, o.max_seqs * (1 + BW_MAX_DRAFTS) + BW_PAGE);
     o.no_drafts |= !model->net->has_mtp;
+    if (o.draft_vocab == 0)
+        o.draft_vocab = DRAFT_VOCAB;
+    if (o.draft_vocab >= model->info.n_tokens - DRAFT_STEP)
+        o.draft_vocab = model->info.n_tokens;
+    else
+        o.draft_vocab = (o.draft_vocab + DRAFT_STEP - 1) / DRAFT_STEP * DRAFT_STEP;
     *out = o;
     return BW_OK;
 }
@@ -132,6 +140,9 @@ static int list_tables(table out[MAX_TABLES], bw_engine *e, int **page_arrays, c
         { &r->n_accepted, seqs, sizeof *r->n_accepted, false },
         { &r->scores, rows, sizeof *r->scores, false },
         { &r->score_top, rows * BW_MAX_LOGPROBS, sizeof *r->score_top, false },
+        { &e->draft_vocab.ids, seqs * BW_DRAFT_LIST, sizeof *e->draft_vocab.ids, false },
+        { &e->draft_vocab.n_ids, seqs, sizeof *e->draft_vocab.n_ids, false },
+        { &e->draft_lists, seqs, sizeof *e->draft_lists, true },
         { &e->draft_index, seqs, sizeof *e->draft_index, false },
         { &e->draft_rows, seqs, sizeof *e->draft_rows, false },
         { &e->draft_sampled, seqs, sizeof *e->draft_sampled, false },
@@ -210,7 +221,8 @@ static void make_plan(const bw_model *model, const bw_engine_options *o, bw_memo
     const bw_net *net = model->net;
     const bw_op_limits limits = limits_of(net, o);
     const uint64_t page = page_bytes(net, o);
-    *plan = (bw_memory_plan){ .context = o->context, .max_seqs = o->max_seqs, .max_rows = o->max_rows };
+    *plan = (bw_memory_plan){ .context = o->context, .max_seqs = o->max_seqs, .max_rows = o->max_rows,
+                              .draft_vocab = o->draft_vocab };
     plan->packed = net->packed_bytes;
     plan->weights = model->info.weight_bytes - net->packed_from + net->packed_bytes;
     plan->kv = page * (uint64_t)pool_pages(net, o);
@@ -322,6 +334,25 @@ static bw_status take_holes(bw_engine *e, bw_error *err)
     return BW_OK;
 }
 
+/* What every text may need of the tokens past the most frequent: ends and marks of the chat format. */
+static void take_draft_vocab(bw_engine *e)
+{
+    static const char *const marks[] = { "<|im_end|>", "<|endoftext|>", "</think>", "<think>", "<tool_call>", "</tool_call>",
+                                         "<tool_response>", "</tool_response>", "<|im_start|>" };
+    const bw_tokenizer *tokenizer = e->model->text ? bw_text_source_tokenizer(e->model->text) : NULL;
+    if (e->options.draft_vocab >= e->n_tokens)
+        return;
+    e->draft_vocab.n_first = e->options.draft_vocab;
+    e->draft_vocab.room = e->limits.vocab - e->options.draft_vocab;
+    if (e->draft_vocab.room > BW_DRAFT_LIST)
+        e->draft_vocab.room = BW_DRAFT_LIST;
+    for (size_t i = 0; tokenizer && i < BW_COUNT(marks); i++) {
+        const int32_t id = bw_tokenizer_find(tokenizer, marks[i], strlen(marks[i]));
+        if (id >= 0)
+            e->added[e->n_added++] = id;
+    }
+}
+
 static bw_status take_cache(bw_engine *e, bw_error *err)
 {
     const uint64_t state = checkpoint_bytes(e->net);
@@ -368,6 +399,7 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
                               e->max_drafts, err)) ||
         (st = take_tables(e, err)) || (st = take_holes(e, err)) || (st = take_cache(e, err)))
         goto fail;
+    take_draft_vocab(e);
     *out = e;
     return BW_OK;
 fail:

@@ -160,6 +160,10 @@ static void start(bw_engine *e, bw_sequence *s)
     if (e->tree && bw_pages_free(e->pages) == 0)
         bw_prefix_tree_make_room(e->tree, 1);
     bw_resume(e, s);
+    bw_draft_list *list = &e->draft_lists[s->slot];
+    bw_draft_list_init(list, e->draft_vocab.n_first, e->n_tokens);
+    bw_draft_list_fix(list, e->added, e->n_added);
+    bw_draft_list_fix(list, s->stop_tokens, s->n_stop_tokens);
     bw_loop_guard_init(&e->guards[s->slot]);
     for (int i = 0; s->loop_guard && i < s->n_generated; i++)
         bw_loop_guard_push(&e->guards[s->slot], s->tokens[s->n_prompt + i]);

@@ -77,7 +77,7 @@ static void accept_drafts(bw_engine *e)
 }
 
 /* The j-th draft of the first n chains: logits are there; choose and put into the timeline. */
-static void draft_tokens(bw_engine *e, int j, int n)
+static void draft_tokens(bw_engine *e, int j, int n, const bw_draft_vocab *only)
 {
     bw_backend *be = e->backend;
     const size_t vocab = (size_t)e->limits.vocab;
@@ -88,7 +88,7 @@ static void draft_tokens(bw_engine *e, int j, int n)
                               vocab * sizeof(float));
     }
     be->ops->sample(be, &(bw_sample_args){ .seqs = &e->seqs, .rows = e->draft_rows, .n_rows = n, .ahead = 2,
-                                           .logits = e->buf.logits, .vocab = e->limits.vocab,
+                                           .logits = e->buf.logits, .only = only, .vocab = e->limits.vocab,
                                            .n_tokens = e->n_tokens, .holes = e->holes, .n_holes = e->n_holes,
                                            .tokens = e->draft_sampled });
     be->ops->push_drafts(be, &e->seqs, e->draft_rows, e->draft_sampled, n);
@@ -103,19 +103,29 @@ static double lap(uint64_t *mark)
     return (double)since * 1e-9;
 }
 
+/* What the step's drafts are chosen from; NULL: all tokens, as an evaluation of the head wants. */
+static const bw_draft_vocab *draft_vocab(const bw_engine *e)
+{
+    for (int i = 0; i < e->host.n_chains; i++)
+        if (e->host.owners[e->host.chain_spans[i]]->n_draft_logits > 0)
+            return NULL;
+    return e->draft_vocab.n_first > 0 ? &e->draft_vocab : NULL;
+}
+
 static void run_drafts(bw_engine *e, const bw_batch *batch)
 {
     const bw_step *h = &e->host;
+    const bw_draft_vocab *only = draft_vocab(e);
     bw_forward_mtp_rows(e->net, e->backend, batch, &e->buf);
     uint64_t mark = bw_clock_ns();
     for (int j = 0, n = h->n_chains; j < h->longest_chain; j++) {
         while (h->chain_lengths[n - 1] <= j)
             n--;
         if (j == 0)
-            bw_forward_mtp_first(e->net, e->backend, batch, &e->buf, e->draft_index, e->draft_rows, n);
+            bw_forward_mtp_first(e->net, e->backend, batch, &e->buf, e->draft_index, e->draft_rows, n, only);
         else
-            bw_forward_mtp_next(e->net, e->backend, batch, &e->buf, e->draft_rows, n);
-        draft_tokens(e, j, n);
+            bw_forward_mtp_next(e->net, e->backend, batch, &e->buf, e->draft_rows, n, only);
+        draft_tokens(e, j, n, only);
         e->times.chains[e->times.n_runs] = n;
         e->times.run_s[e->times.n_runs++] = lap(&mark);
     }

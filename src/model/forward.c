@@ -111,11 +111,15 @@ static void mtp_input(const bw_net *net, bw_backend *be, const bw_batch *batch, 
 }
 
 /* The rest of the head after attention: x [n, H] to recycled and logits. */
-static void mtp_output(const bw_net *net, bw_backend *be, bw_activations_buf *buf, float *x, int n)
+static void mtp_output(const bw_net *net, bw_backend *be, bw_activations_buf *buf, float *x, const bw_row *rows, int n,
+                       const bw_draft_vocab *only)
 {
     ffn_layer(net, be, buf, &net->mtp.layer, x, n);
     be->ops->norm(be, buf->recycled, x, net->mtp.norm, n, net->config->hidden, net->config->norm_eps);
-    head(net, be, buf, buf->recycled, n);
+    if (only)
+        be->ops->project_draft(be, buf->logits, buf->recycled, rows, n, &net->head, only);
+    else
+        head(net, be, buf, buf->recycled, n);
 }
 
 /* Keys and values of the head for these rows; its input rows stay in buf->x. One layer, so keys and values depend
@@ -145,7 +149,7 @@ void bw_forward_mtp_redo(const bw_net *net, bw_backend *be, const bw_batch *batc
 }
 
 void bw_forward_mtp_first(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
-                          const int32_t *index, const bw_row *rows, int n)
+                          const int32_t *index, const bw_row *rows, int n, const bw_draft_vocab *only)
 {
     const bw_net_layer *layer = &net->mtp.layer;
     float *x = buf->draft, *q = buf->wide[0];
@@ -155,16 +159,16 @@ void bw_forward_mtp_first(const bw_net *net, bw_backend *be, const bw_batch *bat
                                             .kv = *mtp_kv(net, batch), .q_norm = layer->attn.q_norm,
                                             .k_norm = layer->attn.k_norm, .q_gate = q, .out = buf->mixed });
     be->ops->project_add(be, x, &layer->attn.o, buf->mixed, n);
-    mtp_output(net, be, buf, x, n);
+    mtp_output(net, be, buf, x, rows, n, only);
 }
 
 void bw_forward_mtp_next(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
-                         const bw_row *rows, int n)
+                         const bw_row *rows, int n, const bw_draft_vocab *only)
 {
     float *x = buf->draft;
     mtp_input(net, be, batch, buf, x, buf->recycled, rows, n);
     attention_layer(net, be, batch, buf, &net->mtp.layer, mtp_kv(net, batch), x, rows, n);
-    mtp_output(net, be, buf, x, n);
+    mtp_output(net, be, buf, x, rows, n, only);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */

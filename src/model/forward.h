@@ -56,13 +56,13 @@ void bw_forward_mtp_redo(const bw_net *net, bw_backend *be, const bw_batch *batc
 /* Only the recurrent layers' accepted pending rows: the batch's spans have no rows. */
 void bw_forward_flush(const bw_net *net, bw_backend *be, const bw_batch *batch);
 
-/* First draft of n rows whose index in the batch is index[i], place rows[i]: fills logits and
- * recycled. After bw_forward_mtp_rows. */
+/* First draft of n rows whose index in the batch is index[i], place rows[i]: fills logits ([n, V]; where `only` is
+ * given [n, its width], see bw_ops.project_draft) and recycled. After bw_forward_mtp_rows. */
 void bw_forward_mtp_first(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
-                          const int32_t *index, const bw_row *rows, int n);
+                          const int32_t *index, const bw_row *rows, int n, const bw_draft_vocab *only);
 
 /* The next draft: rows[i] has moved on by one and the timeline holds the token drafted after it. */
 void bw_forward_mtp_next(const bw_net *net, bw_backend *be, const bw_batch *batch, bw_activations_buf *buf,
-                         const bw_row *rows, int n);
+                         const bw_row *rows, int n, const bw_draft_vocab *only);
 
 #endif

@@ -105,6 +105,14 @@ typedef struct bw_sequences {
     bw_logit_bias *biases; /* [n_slots, BW_MAX_LOGIT_BIAS] of which samplers[].n_biases count */
 } bw_sequences;
 
+/* The part of the vocabulary that drafts are chosen from: ids below n_first, and a list of others for each slot. */
+typedef struct bw_draft_vocab {
+    int n_first;    /* a multiple of 16, at most n_tokens */
+    int room;       /* entries a list may have */
+    int32_t *ids;   /* [n_slots, room] ascending, all from n_first on and tokens */
+    int32_t *n_ids; /* [n_slots] entries of each */
+} bw_draft_vocab;
+
 typedef enum bw_kv_codec { BW_CODEC_F16, BW_CODEC_F32 } bw_kv_codec;
 
 /* The pages of one attention layer: keys, then values, each [n_pages, n_kv_heads, 64, head_dim]
@@ -220,6 +228,9 @@ typedef struct bw_sample_args {
     int ahead;           /* 1 for the model, 2 for the MTP head */
     const float *logits; /* [n, vocab] */
     int vocab, n_tokens;
+    /* NULL: all ids. Otherwise logits [n, n_first + room] are those of project_draft, any other token counts as
+     * impossible, and nobody asks for damage, log-probabilities or any_row. */
+    const bw_draft_vocab *only;
     const int32_t *holes; /* [n_holes] ids below n_tokens that are no tokens either */
     int n_holes;
     int32_t *tokens;
@@ -320,6 +331,10 @@ typedef struct bw_ops {
     /* outs[i] [n, weights[i].rows] = weights[i] . norm(x, w); w NULL: of x itself. n_out <= 4 */
     void (*project)(bw_backend *be, const float *x, int n_rows, const float *w, float eps, const bw_weight *weights,
                     float *const *outs, int n_out);
+    /* out [n, only->n_first + only->room] = those columns of `project` with the head that only names for the slot
+     * of rows[i]: the same bits. What lies past the end of a list is not written. */
+    void (*project_draft)(bw_backend *be, float *out, const float *x, const bw_row *rows, int n_rows,
+                          const bw_weight *head, const bw_draft_vocab *only);
     /* y [n, rows] += weight . x */
     void (*project_add)(bw_backend *be, float *y, const bw_weight *weight, const float *x, int n_rows);
     /* out [n, ffn] = silu(gate . norm(x, w)) * (up . norm(x, w)) */

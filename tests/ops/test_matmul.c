@@ -324,6 +324,43 @@ TEST(ffn_up_and_project_add_compose_their_parts)
         }
 }
 
+TEST(logits_of_a_draft_vocabulary_are_columns_of_all_logits)
+{
+    enum { VOCAB = 183, FIRST = 48, ROOM = 24, SLOTS = 5 };
+    bw_cpu_kernels k;
+    each_level (level, k)
+        for (bw_dtype type = 0; type < BW_DTYPE_COUNT; type++) {
+            const int n = rnd_int(1, 4), cols = 256 * rnd_int(1, 2);
+            const bw_op_limits limits = limits_for(36, cols, VOCAB); /* an engine has room for nine rows of each slot */
+            const bw_weight file = random_weight(type, VOCAB, cols, !bw_dtype_is_float(type)), head = packed_for(&k, &file);
+            float *x = guarded_floats((size_t)n * (size_t)cols), *all = guarded_floats((size_t)n * VOCAB);
+            float *got = guarded_floats((size_t)n * (FIRST + ROOM));
+            int32_t ids[SLOTS * ROOM], n_ids[SLOTS];
+            bw_row rows[4];
+            random_rows(x, n, cols);
+            for (int s = 0; s < SLOTS; s++) { /* ascending, some neighbours, the last row among them */
+                n_ids[s] = s == 0 ? 0 : rnd_int(1, ROOM);
+                for (int i = 0, id = VOCAB - 1; i < n_ids[s]; i++, id -= rnd_int(1, 5))
+                    ids[s * ROOM + n_ids[s] - 1 - i] = id;
+            }
+            for (int i = 0; i < n; i++) /* slots in any order */
+                rows[i] = (bw_row){ (i * 3 + rnd_int(0, 1) * 5) % SLOTS, 7 };
+            bw_backend *be = backend_for(level, 2, &limits);
+            be->ops->project(be, x, n, NULL, 0, &head, &all, 1);
+            be->ops->project_draft(be, got, x, rows, n, &head,
+                                   &(bw_draft_vocab){ .n_first = FIRST, .room = ROOM, .ids = ids, .n_ids = n_ids });
+            for (int i = 0; i < n; i++) {
+                const float *want = all + (size_t)i * VOCAB, *row = got + (size_t)i * (FIRST + ROOM);
+                check_that(same_bits(row, want, FIRST), "%s %s row %d", level, bw_dtype_get(type)->name, i);
+                for (int j = 0; j < n_ids[rows[i].slot]; j++)
+                    check_that(same_bits(row + FIRST + j, want + ids[rows[i].slot * ROOM + j], 1), "%s %s row %d entry %d",
+                               level, bw_dtype_get(type)->name, i, j);
+            }
+            be->ops->destroy(be);
+            check_guards();
+        }
+}
+
 TEST(embed_and_gather_copy_the_rows_they_are_told)
 {
     bw_error err;
@@ -429,6 +466,7 @@ TESTS_MAIN(ENTRY(float_products_of_every_type_are_near_the_exact_sums),
            ENTRY(int8_products_of_every_type_are_near_the_exact_sums), ENTRY(wide_rows_are_multiplied_like_narrow_ones),
            ENTRY(extreme_codes_do_not_saturate), ENTRY(kernels_that_pack_agree_to_the_bit),
            ENTRY(project_is_norm_then_products_on_any_number_of_threads),
-           ENTRY(ffn_up_and_project_add_compose_their_parts), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
+           ENTRY(ffn_up_and_project_add_compose_their_parts),
+           ENTRY(logits_of_a_draft_vocabulary_are_columns_of_all_logits), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
            ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
            ENTRY(creating_and_reserving_survive_any_failed_allocation), ENTRY(reserve_takes_the_bytes_it_announced))

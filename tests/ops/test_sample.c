@@ -427,6 +427,49 @@ TEST(a_token_does_not_know_where_its_row_stands)
     }
 }
 
+/* Chosen from a part of the vocabulary: as from all of it with every other logit at minus infinity. */
+TEST(a_draft_is_chosen_as_if_all_other_tokens_were_impossible)
+{
+    enum { FIRST = 1600, ROOM = 200, TIMES = 300 };
+    for (const char *const *level = fixture_levels(); *level; level++) {
+        machine m = start(*level, 2);
+        float *whole = fixture_floats(VOCAB), *part = fixture_floats(FIRST + ROOM);
+        int32_t *ids = fixture_ints(SLOTS * ROOM), *n_ids = fixture_ints(SLOTS), holes[2] = { 5, 0 };
+        for (int i = 0; i < TIMES; i++) {
+            const int slot = rnd_int(0, SLOTS - 1);
+            bw_sampler *sampler = &m.seqs.samplers[slot];
+            *sampler = random_sampler();
+            sampler->n_logprobs = -1;
+            sampler->any_row = 0;
+            random_extras(sampler, m.seqs.biases + (size_t)slot * BW_MAX_LOGIT_BIAS, N_TOKENS);
+            for (int p = 0; p < CONTEXT; p++) /* penalties of tokens inside and outside */
+                m.seqs.tokens[slot * CONTEXT + p] = rnd_int(0, 1) ? rnd_int(0, N_TOKENS - 1) : rnd_int(FIRST, FIRST + 99);
+            n_ids[slot] = 0;
+            for (int id = FIRST; id < N_TOKENS && n_ids[slot] < ROOM; id += rnd_int(1, 12))
+                ids[slot * ROOM + n_ids[slot]++] = id;
+            holes[1] = ids[slot * ROOM]; /* also in the list */
+            for (int id = 0; id < VOCAB; id++)
+                whole[id] = -INFINITY;
+            for (int k = 0; k < FIRST + n_ids[slot]; k++)
+                whole[k < FIRST ? k : ids[slot * ROOM + k - FIRST]] = part[k] = 4 * (float)(int)rnd_float() + (rnd_int(0, 1) ? rnd_float() : 0);
+            const bw_row row = { slot, rnd_int(1, CONTEXT - 3) };
+            const bw_draft_vocab only = { .n_first = FIRST, .room = ROOM, .ids = ids, .n_ids = n_ids };
+            int32_t want, got;
+            bw_sample_args args = { .seqs = &m.seqs, .rows = &row, .n_rows = 1, .ahead = 2, .logits = whole, .vocab = VOCAB,
+                                    .n_tokens = N_TOKENS, .holes = holes, .n_holes = 2, .tokens = &want };
+            bw_cpu_sample(&m.cpu->base, &args);
+            args.logits = part;
+            args.only = &only;
+            args.tokens = &got;
+            bw_cpu_sample(&m.cpu->base, &args);
+            check_int(got, want);
+        }
+        check_guards();
+        fixture_destroy(m.cpu);
+        fixture_release();
+    }
+}
+
 static double exact_logprob(const float *x, int n, int id)
 {
     double max = -INFINITY, sum = 0;
@@ -572,4 +615,5 @@ TESTS_MAIN(ENTRY(kernels_match_plain_code), ENTRY(every_level_chooses_what_sorti
            ENTRY(biases_come_before_penalties_and_bans_after),
            ENTRY(forced_tokens_come_where_they_should_unless_another_came_before),
            ENTRY(tokens_come_as_often_as_the_distribution_says), ENTRY(a_token_does_not_know_where_its_row_stands),
+           ENTRY(a_draft_is_chosen_as_if_all_other_tokens_were_impossible),
            ENTRY(logprobs_are_those_of_the_raw_row), ENTRY(holes_are_never_chosen_but_where_any_row_may_be))

@@ -205,6 +205,8 @@ void bw_cpu_norm_pair(bw_backend *be, float *out, const float *a, const float *w
                       int n_rows, int width, float eps);
 void bw_cpu_project(bw_backend *be, const float *x, int n_rows, const float *w, float eps, const bw_weight *weights,
                     float *const *outs, int n_out);
+void bw_cpu_project_draft(bw_backend *be, float *out, const float *x, const bw_row *rows, int n_rows,
+                          const bw_weight *head, const bw_draft_vocab *only);
 void bw_cpu_project_add(bw_backend *be, float *y, const bw_weight *weight, const float *x, int n_rows);
 void bw_cpu_ffn_up(bw_backend *be, float *out, const float *x, int n_rows, const float *w, float eps,
                    const bw_weight *gate, const bw_weight *up);

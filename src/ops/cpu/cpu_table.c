@@ -189,6 +189,7 @@ static const bw_ops table = {
     .norm = bw_cpu_norm,
     .norm_pair = bw_cpu_norm_pair,
     .project = bw_cpu_project,
+    .project_draft = bw_cpu_project_draft,
     .project_add = bw_cpu_project_add,
     .ffn_up = bw_cpu_ffn_up,
     .attention = bw_cpu_attention,

@@ -81,6 +81,36 @@ void bw_cpu_project(bw_backend *be, const float *x, int n_rows, const float *w, 
     bw_products_run(cpu, products, n_out);
 }
 
+/* Lists in blocks: each row needs a form of its own. */
+void bw_cpu_project_draft(bw_backend *be, float *out, const float *x, const bw_row *rows, int n_rows,
+                          const bw_weight *head, const bw_draft_vocab *only)
+{
+    enum { BLOCK = 16 };
+    bw_cpu *cpu = bw_cpu_of(be);
+    bw_listed_product listed[BLOCK];
+    bw_carver carver = bw_carve_arena(cpu);
+    const size_t stride = (size_t)only->n_first + (size_t)only->room, cols = (size_t)head->cols;
+    if (n_rows < 1)
+        return;
+    bw_weight first = *head;
+    first.rows = only->n_first;
+    bw_product p = { .w = &first, .n = n_rows, .y = out, .y_stride = stride };
+    p.rows = bw_rows_ready(cpu, &carver, x, n_rows, head->cols, NULL, 0, head->int8);
+    bw_products_run(cpu, &p, 1);
+    for (int i = 0; i < n_rows; i += BLOCK) {
+        const int n = n_rows - i < BLOCK ? n_rows - i : BLOCK;
+        carver = bw_carve_arena(cpu);
+        for (int k = 0; k < n; k++) {
+            const int32_t slot = rows[i + k].slot;
+            listed[k] = (bw_listed_product){ .w = head, .ids = only->ids + (size_t)slot * (size_t)only->room,
+                                             .n_ids = only->n_ids[slot],
+                                             .y = out + (size_t)(i + k) * stride + only->n_first };
+            listed[k].row = bw_rows_ready(cpu, &carver, x + (size_t)(i + k) * cols, 1, head->cols, NULL, 0, head->int8);
+        }
+        bw_listed_products_run(cpu, listed, n);
+    }
+}
+
 void bw_cpu_project_add(bw_backend *be, float *y, const bw_weight *weight, const float *x, int n_rows)
 {
     bw_cpu *cpu = bw_cpu_of(be);

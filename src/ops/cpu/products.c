@@ -137,6 +137,41 @@ void bw_products_run(bw_cpu *cpu, bw_product *products, int n)
     bw_pool_for(cpu->pool, n_units, product_unit, &j);
 }
 
+enum { LISTED_PER_UNIT = 16 };
+
+typedef struct listed_job {
+    bw_cpu *cpu;
+    const bw_listed_product *products;
+    int units_each;
+} listed_job;
+
+static void listed_unit(void *arg, int unit, int thread)
+{
+    const listed_job *j = arg;
+    const bw_listed_product *p = &j->products[unit / j->units_each];
+    const bw_product whole = { .w = p->w, .rows = p->row, .n = 1 };
+    const int first = unit % j->units_each * LISTED_PER_UNIT, left = p->n_ids - first;
+    const int end = left < LISTED_PER_UNIT ? p->n_ids : first + LISTED_PER_UNIT;
+    const int panel = p->w->packed ? BW_PANEL_ROWS : 1;
+    float y[BW_PANEL_ROWS];
+    for (int k = first; k < end;) {
+        const int row = p->ids[k] / panel * panel, n_out = p->w->rows - row < panel ? p->w->rows - row : panel;
+        multiply(j->cpu, &whole, p->w, row, n_out, y, BW_PANEL_ROWS, bw_cpu_thread_scratch(j->cpu, thread));
+        for (; k < end && p->ids[k] < row + n_out; k++)
+            p->y[k] = y[p->ids[k] - row];
+    }
+}
+
+void bw_listed_products_run(bw_cpu *cpu, const bw_listed_product *products, int n)
+{
+    int most = 0;
+    for (int i = 0; i < n; i++)
+        most = products[i].n_ids > most ? products[i].n_ids : most;
+    listed_job j = { cpu, products, (most + LISTED_PER_UNIT - 1) / LISTED_PER_UNIT };
+    if (most > 0)
+        bw_pool_for(cpu->pool, n * j.units_each, listed_unit, &j);
+}
+
 size_t bw_products_thread_bytes(const bw_cpu_kernels *k, const bw_op_limits *limits)
 {
     return bw_carved_bytes((size_t)bw_limits_rows(limits) * BW_MAX_UNIT_ROWS * sizeof(float)) +

@@ -61,6 +61,16 @@ enum { BW_MAX_UNIT_ROWS = 64 };
 
 /* Runs them all, in any order: no two write the same place. */
 void bw_products_run(bw_cpu *cpu, bw_product *products, int n);
+/* y[k] = row ids[k] of w . x for one row of activations: the bits that a whole product gives. ids [n_ids] ascending.
+ * Of packed weights a panel is multiplied for each row wanted: sixteen times the work of as many neighbours. */
+typedef struct bw_listed_product {
+    const bw_weight *w;
+    bw_rows row;
+    const int32_t *ids;
+    int n_ids;
+    float *y;
+} bw_listed_product;
+void bw_listed_products_run(bw_cpu *cpu, const bw_listed_product *products, int n);
 size_t bw_products_thread_bytes(const bw_cpu_kernels *k, const bw_op_limits *limits);
 
 static inline int bw_limits_rows(const bw_op_limits *limits)

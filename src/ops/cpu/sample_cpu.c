@@ -32,7 +32,31 @@ typedef struct row_scratch {
     float *x;         /* [vocab] the adjusted row */
     uint32_t *counts; /* [vocab] shares memory with: */
     candidate *list;  /* [vocab] */
+    /* Which token a place of the row is: itself below n_first, then those of the list, ascending. */
+    int n_first, n_listed;
+    const int32_t *listed; /* [n_listed] */
 } row_scratch;
+
+static int32_t token_at(const row_scratch *scratch, int32_t place)
+{
+    return place < scratch->n_first ? place : scratch->listed[place - scratch->n_first];
+}
+
+/* Its place in the row, or -1. */
+static int32_t place_of(const row_scratch *scratch, int32_t token)
+{
+    if (token < scratch->n_first)
+        return token; /* negative: none */
+    int low = 0, high = scratch->n_listed;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (scratch->listed[middle] < token)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < scratch->n_listed && scratch->listed[low] == token ? scratch->n_first + low : -1;
+}
 
 static size_t round_up(size_t bytes)
 {
@@ -50,7 +74,8 @@ static row_scratch scratch_of(const bw_cpu *cpu, int thread, int vocab)
 {
     unsigned char *base = bw_cpu_thread_scratch(cpu, thread), *list = base + round_up((size_t)vocab * sizeof(float));
     assert(round_up((size_t)vocab * sizeof(float)) + (size_t)vocab * sizeof(candidate) <= cpu->per_thread_bytes);
-    return (row_scratch){ .x = (float *)base, .counts = (uint32_t *)list, .list = (candidate *)list };
+    return (row_scratch){ .x = (float *)base, .counts = (uint32_t *)list, .list = (candidate *)list,
+                          .n_first = vocab };
 }
 
 /* ---- adjusting the row ----------------------------------------------------------------------- */
@@ -71,9 +96,11 @@ static const float *biased(const bw_sequences *seqs, int32_t slot, const float *
     assert(seqs->biases && n_biases <= BW_MAX_LOGIT_BIAS);
     const bw_logit_bias *biases = seqs->biases + (size_t)slot * BW_MAX_LOGIT_BIAS;
     float *out = writable(x, n, scratch);
-    for (int i = 0; i < n_biases; i++)
-        if (biases[i].token >= 0 && biases[i].token < n)
-            out[biases[i].token] += biases[i].bias;
+    for (int i = 0; i < n_biases; i++) {
+        const int32_t place = place_of(&scratch, biases[i].token);
+        if (place >= 0 && place < n)
+            out[place] += biases[i].bias;
+    }
     return out;
 }
 
@@ -85,21 +112,26 @@ static const float *penalised(const bw_sampler *s, const float *x, int n, const 
     if ((s->repetition_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0) || n_tokens == 0)
         return x;
     float *out = writable(x, n, scratch);
-    for (int i = 0; i < n_tokens; i++)
-        if (tokens[i] >= 0 && tokens[i] < n)
-            scratch.counts[tokens[i]] = 0;
-    for (int i = 0; i < n_tokens; i++)
-        if (tokens[i] >= 0 && tokens[i] < n)
-            scratch.counts[tokens[i]] = (scratch.counts[tokens[i]] | 1) + (i >= s->n_prompt ? 2 : 0);
     for (int i = 0; i < n_tokens; i++) {
-        if (tokens[i] < 0 || tokens[i] >= n || scratch.counts[tokens[i]] == 0)
+        const int32_t place = place_of(&scratch, tokens[i]);
+        if (place >= 0 && place < n)
+            scratch.counts[place] = 0;
+    }
+    for (int i = 0; i < n_tokens; i++) {
+        const int32_t place = place_of(&scratch, tokens[i]);
+        if (place >= 0 && place < n)
+            scratch.counts[place] = (scratch.counts[place] | 1) + (i >= s->n_prompt ? 2 : 0);
+    }
+    for (int i = 0; i < n_tokens; i++) {
+        const int32_t place = place_of(&scratch, tokens[i]);
+        if (place < 0 || place >= n || scratch.counts[place] == 0)
             continue;
-        float *v = &out[tokens[i]];
-        const uint32_t generated = scratch.counts[tokens[i]] >> 1;
+        float *v = &out[place];
+        const uint32_t generated = scratch.counts[place] >> 1;
         *v = *v > 0 ? *v / s->repetition_penalty : *v * s->repetition_penalty;
         if (generated > 0)
             *v -= s->presence_penalty + s->frequency_penalty * (float)generated;
-        scratch.counts[tokens[i]] = 0;
+        scratch.counts[place] = 0;
     }
     return out;
 }
@@ -109,9 +141,11 @@ static const float *without(const int32_t *ids, int n_ids, const float *x, int n
     if (n_ids == 0)
         return x;
     float *out = writable(x, n, scratch);
-    for (int i = 0; i < n_ids; i++)
-        if (ids[i] >= 0 && ids[i] < n)
-            out[ids[i]] = -INFINITY;
+    for (int i = 0; i < n_ids; i++) {
+        const int32_t place = place_of(&scratch, ids[i]);
+        if (place >= 0 && place < n)
+            out[place] = -INFINITY;
+    }
     return out;
 }
 
@@ -312,13 +346,14 @@ static void offer(choice *best, double scaled, uint64_t bits, int32_t id)
         *best = (choice){ score, id };
 }
 
-static int32_t choose_among(const candidate *c, int n, float temperature, double least, uint64_t key)
+static int32_t choose_among(const candidate *c, int n, float temperature, double least, uint64_t key,
+                            const row_scratch *scratch)
 {
     choice best = { -INFINITY, INT32_MAX };
     for (int i = 0; i < n; i++) {
         double scaled = (double)c[i].x / temperature;
         if (scaled >= least)
-            offer(&best, scaled, noise_bits(key, c[i].id), c[i].id);
+            offer(&best, scaled, noise_bits(key, token_at(scratch, c[i].id)), c[i].id);
     }
     return best.id;
 }
@@ -327,10 +362,10 @@ static int32_t choose_among(const candidate *c, int n, float temperature, double
  * -ln u > 1 - u: from the largest logit of a block follows a bound on u below which no id of it can
  * win, so most ids cost one hash and one comparison. */
 static int32_t choose_of_row(const bw_cpu *cpu, const float *x, int n, int32_t top, float temperature, double least,
-                             uint64_t key)
+                             uint64_t key, const row_scratch *scratch)
 {
     choice best = { -INFINITY, INT32_MAX };
-    offer(&best, (double)x[top] / temperature, noise_bits(key, top), top);
+    offer(&best, (double)x[top] / temperature, noise_bits(key, token_at(scratch, top)), top);
     for (int first = 0; first < n; first += NOISE_BLOCK) {
         const int size = n - first < NOISE_BLOCK ? n - first : NOISE_BLOCK;
         const int largest = cpu->k.argmax(x + first, size);
@@ -339,7 +374,7 @@ static int32_t choose_of_row(const bw_cpu *cpu, const float *x, int n, int32_t t
         const double room = exp((double)x[first + largest] / temperature - best.score) * (1 + 1e-6) + 0x1p-48;
         const uint64_t cut = room < 1 ? (uint64_t)((1 - room) * 0x1p52) : 0;
         for (int32_t id = first; id < first + size; id++) {
-            const uint64_t bits = noise_bits(key, id);
+            const uint64_t bits = noise_bits(key, token_at(scratch, id));
             if (bits >= cut && (double)x[id] / temperature >= least)
                 offer(&best, (double)x[id] / temperature, bits, id);
         }
@@ -347,6 +382,7 @@ static int32_t choose_of_row(const bw_cpu *cpu, const float *x, int n, int32_t t
     return best.id;
 }
 
+/* The place of the choice. */
 static int32_t choose(const bw_cpu *cpu, const bw_sampler *s, const float *x, int n, int32_t position,
                       row_scratch scratch)
 {
@@ -358,9 +394,9 @@ static int32_t choose(const bw_cpu *cpu, const bw_sampler *s, const float *x, in
     const uint64_t key = noise_key(s->seed, position);
     const double least = s->min_p > 0 ? (double)x[top] / s->temperature + log(s->min_p) : -INFINITY;
     if ((s->top_k <= 0 || s->top_k >= n) && s->top_p >= 1)
-        return choose_of_row(cpu, x, n, top, s->temperature, least, key);
+        return choose_of_row(cpu, x, n, top, s->temperature, least, key, &scratch);
     const int kept = filter(cpu, s, scratch.list, x, n, x[top]);
-    return choose_among(scratch.list, kept, s->temperature, least, key);
+    return choose_among(scratch.list, kept, s->temperature, least, key, &scratch);
 }
 
 /* The token that position must have, or -1: it is sampled. */
@@ -429,7 +465,7 @@ static int32_t sampled(const sample_work *work, bw_row row, const float *x, int 
     x = penalised(s, x, n, tokens, position, scratch);
     x = without(s->banned, position < s->min_pos ? s->n_banned : 0, x, n, scratch);
     x = without(args->holes, s->any_row ? 0 : args->n_holes, x, n, scratch);
-    return choose(work->cpu, s, x, n, position, scratch);
+    return token_at(&scratch, choose(work->cpu, s, x, n, position, scratch));
 }
 
 static void sample_row(void *arg, int i, int thread)
@@ -438,9 +474,16 @@ static void sample_row(void *arg, int i, int thread)
     const bw_sample_args *args = work->args;
     const bw_row row = args->rows[i];
     const bw_sampler *sampler = &args->seqs->samplers[row.slot];
-    const int n = sampler->any_row ? args->vocab : args->n_tokens;
-    const float *x = args->logits + (size_t)i * (size_t)args->vocab;
-    row_scratch scratch = scratch_of(work->cpu, thread, args->vocab);
+    const bw_draft_vocab *only = args->only;
+    const int width = only ? only->n_first + only->room : args->vocab;
+    const int n = only ? only->n_first + only->n_ids[row.slot] : sampler->any_row ? args->vocab : args->n_tokens;
+    const float *x = args->logits + (size_t)i * (size_t)width;
+    row_scratch scratch = scratch_of(work->cpu, thread, width);
+    if (only) {
+        scratch.n_first = only->n_first;
+        scratch.n_listed = only->n_ids[row.slot];
+        scratch.listed = only->ids + (size_t)row.slot * (size_t)only->room;
+    }
 
     if (args->damaged)
         args->damaged[i] = !all_finite(x, args->vocab);
@@ -460,6 +503,8 @@ void bw_cpu_sample(bw_backend *be, const bw_sample_args *args)
 {
     bw_cpu *cpu = bw_cpu_of(be);
     assert(args->n_tokens >= 1 && args->n_tokens <= args->vocab);
+    assert(!args->only || (!args->damaged && !args->logprobs && !args->top &&
+                           args->only->n_first + args->only->room <= args->vocab));
     sample_work work = { .cpu = cpu, .args = args };
     bw_cpu_for(cpu, args->n_rows, (double)args->n_rows * args->n_tokens, sample_row, &work);
 }

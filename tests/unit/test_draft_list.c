@@ -1,0 +1,102 @@
+/* The tokens a sequence may draft beside the most frequent: sorted, its own latest, a function of its text alone. */
+#include "lib/check.h"
+
+#include <stdlib.h>
+
+#include "engine/draft_list.h"
+
+enum { FIRST = 100, TOKENS = 1000 };
+
+static bool has(const bw_draft_list *list, int32_t id)
+{
+    for (int i = 0; i < list->n; i++)
+        if (list->ids[i] == id)
+            return true;
+    return false;
+}
+
+static void check_sorted(const bw_draft_list *list)
+{
+    check(list->n <= BW_DRAFT_LIST);
+    for (int i = 0; i < list->n; i++)
+        check(list->ids[i] >= FIRST && list->ids[i] < TOKENS && (i == 0 || list->ids[i] > list->ids[i - 1]));
+}
+
+TEST(only_tokens_outside_the_frequent_ones_are_listed_once)
+{
+    bw_draft_list list;
+    const int32_t text[] = { 5, 99, 100, 300, 300, 5, -1, 1000, 4000, 999, 100 };
+    bw_draft_list_init(&list, FIRST, TOKENS);
+    bw_draft_list_read(&list, text, 11);
+    check_int(list.n, 3);
+    check(list.ids[0] == 100 && list.ids[1] == 300 && list.ids[2] == 999);
+}
+
+TEST(the_latest_stay_and_the_fixed_ones_always)
+{
+    bw_draft_list list;
+    int32_t text[600];
+    const int32_t fixed[] = { 990, 3, 995, 990 };
+    for (int i = 0; i < 600; i++)
+        text[i] = FIRST + i;
+    bw_draft_list_init(&list, FIRST, TOKENS);
+    bw_draft_list_fix(&list, fixed, 4);
+    bw_draft_list_fix(&list, fixed, 1);
+    bw_draft_list_read(&list, text, 600);
+    check_int(list.n, BW_DRAFT_LIST);
+    check_sorted(&list);
+    check(has(&list, 990) && has(&list, 995));
+    for (int i = 0; i < 600; i++)
+        check(has(&list, text[i]) == (i >= 600 - (BW_DRAFT_LIST - 2)));
+}
+
+TEST(no_more_than_so_many_are_fixed)
+{
+    bw_draft_list list;
+    int32_t many[200];
+    for (int i = 0; i < 200; i++)
+        many[i] = FIRST + 3 * i;
+    bw_draft_list_init(&list, FIRST, TOKENS);
+    bw_draft_list_fix(&list, many, 200);
+    check_int(list.n, BW_DRAFT_LIST_FIXED);
+    check_int(list.n_fixed, BW_DRAFT_LIST_FIXED);
+}
+
+TEST(it_does_not_matter_how_a_text_was_cut)
+{
+    static int32_t text[3000];
+    for (int round = 0; round < 20; round++) {
+        bw_draft_list whole, pieces;
+        for (int i = 0; i < 3000; i++)
+            text[i] = rnd_int(0, TOKENS + 50);
+        bw_draft_list_init(&whole, FIRST, TOKENS);
+        bw_draft_list_init(&pieces, FIRST, TOKENS);
+        bw_draft_list_fix(&whole, text, 20);
+        bw_draft_list_fix(&pieces, text, 20);
+        bw_draft_list_read(&whole, text, 3000);
+        for (int n = 0; n < 3000; check_sorted(&pieces))
+            bw_draft_list_read(&pieces, text, n += rnd_int(1, 3000 - n));
+        check(whole.n == pieces.n && memcmp(whole.ids, pieces.ids, (size_t)whole.n * sizeof *whole.ids) == 0);
+        check(whole.oldest == pieces.oldest);
+    }
+}
+
+TEST(it_says_when_it_changed)
+{
+    bw_draft_list list;
+    const int32_t text[] = { 5, 300, 300 };
+    bw_draft_list_init(&list, FIRST, TOKENS);
+    check(list.changed);
+    list.changed = false;
+    bw_draft_list_read(&list, text, 1);
+    check(!list.changed);
+    bw_draft_list_read(&list, text, 2);
+    check(list.changed);
+    list.changed = false;
+    bw_draft_list_read(&list, text, 3);
+    check(!list.changed);
+}
+
+TESTS_MAIN(ENTRY(only_tokens_outside_the_frequent_ones_are_listed_once), ENTRY(the_latest_stay_and_the_fixed_ones_always),
+           ENTRY(no_more_than_so_many_are_fixed), ENTRY(it_does_not_matter_how_a_text_was_cut),
+           ENTRY(it_says_when_it_changed))
