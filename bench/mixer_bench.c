@@ -123,7 +123,7 @@ static bool prepare(bench *b, const bw_attn_shape *attn, const bw_gdn_shape *gdn
     for (int i = 0; i < DEPTH / BW_PAGE; i++) /* neighbours in the sequence are not neighbours in memory */
         b->seqs.pages[i] = i * 37 % (DEPTH / BW_PAGE);
     for (int l = 0; l < ATTN_LAYERS; l++) {
-        uint16_t *k = malloc(kv * sizeof *k), *v = malloc(kv * sizeof *v);
+        uint16_t *k = b->be->ops->alloc(b->be, kv * sizeof *k, BW_MEM_KV), *v = b->be->ops->alloc(b->be, kv * sizeof *v, BW_MEM_KV);
         if (!k || !v)
             return false;
         for (size_t i = 0; i < kv; i++) /* f16 between 0.5 and 1, both signs */

@@ -299,12 +299,22 @@ static void add_block(void *arg, int unit, int thread)
 
 /* ---- the cut ---------------------------------------------------------------------------------- */
 
-/* Blocks of as many rows as fit, as long as that leaves every thread something to do. */
+/* Blocks of as many rows as fit, as long as that leaves every thread something to do: a unit is a KV head
+ * of a block, or where all sums of the step's segments have room, a segment of it. */
 static void list_blocks(attn_work *work)
 {
     const bw_attn_args *args = work->args;
-    const int fit = most_queries(args->shape) / group_of(args->shape);
-    const int fair = args->n_rows * args->shape->n_kv_heads / work->cpu->base.n_threads, most = fit < fair ? fit : fair;
+    const bw_attn_shape *shape = args->shape;
+    const int fit = most_queries(shape) / group_of(shape);
+    int deepest = 0;
+    for (int r = 0; r < args->n_rows; r++)
+        deepest = args->rows[r].pos > deepest ? args->rows[r].pos : deepest;
+    double units = (double)args->n_rows * shape->n_kv_heads;
+    const int n_segments = count_segments(deepest + 1);
+    if ((double)args->n_rows * shape->n_heads * n_segments <= MAX_PARTS)
+        units *= n_segments;
+    const double fair = units / work->cpu->base.n_threads;
+    const int most = fit < fair ? fit : (int)fair;
     for (int r = 0; r < args->n_rows; r++) {
         const bw_row row = args->rows[r];
         const bool follows = r > 0 && row.slot == args->rows[r - 1].slot && row.pos == args->rows[r - 1].pos + 1;
