@@ -34,7 +34,8 @@ static bw_step_cost count_step(const bw_engine *e, watch *w)
     for (int i = 0; i < step->n_chains; i++)
         w->spans[step->chain_spans[i]].n_chain = step->chain_lengths[i];
     return bw_step_cost_count(e->net, e->options.kv == BW_KV_F32 ? BW_CODEC_F32 : BW_CODEC_F16,
-                           &(bw_counted_step){ .spans = w->spans, .n_spans = step->n_spans, .mtp = step->mtp });
+                           &(bw_counted_step){ .spans = w->spans, .n_spans = step->n_spans, .mtp = step->mtp,
+                                              .draft_rows = e->draft_vocab.n_first });
 }
 
 /* Tokens a verify of n drafts gives on average, when acceptance is imposed. */

@@ -146,7 +146,10 @@ static void mtp_draft(counter *c, int j)
     multiply(c, &net->mtp.layer.attn.q, 1, n);
     multiply(c, &net->mtp.layer.attn.o, 1, n);
     ffn_layer(c, &net->mtp.layer, n);
-    multiply(c, &net->head, 1, n);
+    bw_weight head = net->head;
+    if (c->step->draft_rows > 0 && c->step->draft_rows < head.rows)
+        head.rows = c->step->draft_rows;
+    multiply(c, &head, 1, n);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */

@@ -25,6 +25,7 @@ typedef struct bw_counted_step {
     const bw_counted_span *spans;
     int n_spans;
     bool mtp; /* the head's keys and values are kept */
+    int draft_rows; /* of the head, that a draft is chosen from; 0: all */
 } bw_counted_step;
 
 bw_step_cost bw_step_cost_count(const bw_net *net, bw_kv_codec codec, const bw_counted_step *step);

@@ -324,6 +324,7 @@ static bw_serve_options serve_options_of(const serve_options *o, const key_list 
     s.engine.kv = o->setup.kv == 1 ? BW_KV_F32 : BW_KV_F16;
     s.engine.chunk = o->setup.chunk;
     s.engine.no_drafts = o->draft == 1;
+    s.engine.draft_vocab = o->setup.draft_vocab;
     s.engine.max_seqs = o->max_seqs;
     s.engine.kv_memory = o->kv_memory.bytes;
     s.engine.cache_memory = o->cache_memory.bytes;

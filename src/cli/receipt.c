@@ -182,6 +182,7 @@ static struct json_object *draft_json(const bw_receipt *r)
     for (int i = 0; i < r->draft_n; i++)
         json_object_array_add(accepted, json_object_new_int64(r->accepted_by_position[i]));
     json_object_object_add(draft, "n", json_object_new_int(r->draft_n));
+    json_object_object_add(draft, "vocab", json_object_new_int(r->plan->draft_vocab));
     json_object_object_add(draft, "verifies", json_object_new_int64(r->verifies));
     json_object_object_add(draft, "accepted_by_position", accepted);
     json_object_object_add(draft, "tokens_per_verify", bw_json_number(tokens_per_verify(r), 6));

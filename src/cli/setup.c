@@ -51,6 +51,7 @@ bw_engine_options bw_setup_engine(const bw_setup *setup, int context, int n_prom
     options.kv = setup->kv == 1 ? BW_KV_F32 : BW_KV_F16;
     options.chunk = setup->chunk;
     options.no_drafts = setup->draft == BW_DRAFT_OFF;
+    options.draft_vocab = setup->draft_vocab;
     if (context > 0)
         options.context = context;
     if (setup->chunk == 0) /* whole: one step must hold the prompt */

@@ -15,6 +15,7 @@ typedef struct bw_setup {
     int activations; /* bw_activations, less AUTO */
     int chunk;       /* 0: whole */
     int draft;       /* BW_DRAFT_AUTO, BW_DRAFT_OFF or a number */
+    int draft_vocab; /* 0: the engine's choice */
 } bw_setup;
 
 #define BW_SETUP_DEFAULTS { .kv = BW_KV_F16, .activations = -1, .chunk = 512, .draft = BW_DRAFT_AUTO }
@@ -34,7 +35,9 @@ typedef struct bw_setup {
       .choices = "int8|f32",                                                                                       \
       .help = "what quantised weights are multiplied with;\ndefault int8 (other weights: always f32)" },           \
     { BW_OPTION_INT, .name = "--chunk", .value = "N", .target = &(s).chunk, .low = 0, .high = 2147483647,          \
-      .help = "the prompt is cut at multiples of N tokens;\n0: not at all; default 512" }
+      .help = "the prompt is cut at multiples of N tokens;\n0: not at all; default 512" },                           \
+    { BW_OPTION_INT, .name = "--draft-vocab", .value = "N", .target = &(s).draft_vocab, .low = 1, .high = 2147483647, \
+      .help = "drafts are chosen from the N most frequent tokens\nand those of the text; default 32768" }
 
 #define BW_DRAFT_OPTION(s, draft_help)                                                                             \
     { BW_OPTION_CUSTOM, .name = "--draft", .value = "auto|off|N", .target = &(s).draft,                            \
