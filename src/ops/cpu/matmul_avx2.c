@@ -47,25 +47,25 @@ INLINE __m256 load_weights(bw_dtype type, const u8 *row, int c, int n)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
-INLINE void float_step(__m256 (*sums)[2], bw_dtype type, int n_out, int n, const u8 *w, size_t w_stride, const float *x,
+INLINE void float_step(__m256 (*sums)[4], bw_dtype type, int n_out, int n, const u8 *w, size_t w_stride, const float *x,
                        size_t x_stride, int c, int width)
 {
-    __m256 values[2];
-    UNROLL for (int r = 0; r < n; r++)
-        values[r] = width == 8 ? _mm256_loadu_ps(x + (size_t)r * x_stride + c)
-                               : _mm256_maskload_ps(x + (size_t)r * x_stride + c, first_lanes(width));
-    UNROLL for (int o = 0; o < n_out; o++) {
-        const __m256 weights = load_weights(type, w + (size_t)o * w_stride, c, width);
-        UNROLL for (int r = 0; r < n; r++)
-            sums[o][r] = _mm256_fmadd_ps(weights, values[r], sums[o][r]);
+    __m256 weights[4];
+    UNROLL for (int o = 0; o < n_out; o++)
+        weights[o] = load_weights(type, w + (size_t)o * w_stride, c, width);
+    UNROLL for (int r = 0; r < n; r++) {
+        const __m256 values = width == 8 ? _mm256_loadu_ps(x + (size_t)r * x_stride + c)
+                                         : _mm256_maskload_ps(x + (size_t)r * x_stride + c, first_lanes(width));
+        UNROLL for (int o = 0; o < n_out; o++)
+            sums[o][r] = _mm256_fmadd_ps(weights[o], values, sums[o][r]);
     }
 }
 
-/* n_out <= 4 weight rows by n <= 2 rows */
+/* n_out <= 4 weight rows by n <= 4 rows, 12 sums at most */
 INLINE void float_tile(bw_dtype type, int n_out, int n, float *y, size_t y_stride, const u8 *w, size_t w_stride,
                        const float *x, int cols, bool add)
 {
-    __m256 sums[4][2];
+    __m256 sums[4][4];
     UNROLL for (int o = 0; o < n_out; o++)
         UNROLL for (int r = 0; r < n; r++)
             sums[o][r] = _mm256_setzero_ps();
@@ -90,7 +90,9 @@ INLINE void float_outputs(bw_dtype type, int n, float *y, size_t y_stride, const
                           const float *x, int cols, bool add)
 {
     int o = 0;
-    for (; o + 4 <= n_out; o += 4)
+    for (; n == 4 && o + 3 <= n_out; o += 3)
+        float_tile(type, 3, n, y + o, y_stride, w + (size_t)o * w_stride, w_stride, x, cols, add);
+    for (; n < 4 && o + 4 <= n_out; o += 4)
         float_tile(type, 4, n, y + o, y_stride, w + (size_t)o * w_stride, w_stride, x, cols, add);
     for (; o < n_out; o++)
         float_tile(type, 1, n, y + o, y_stride, w + (size_t)o * w_stride, w_stride, x, cols, add);
@@ -100,13 +102,15 @@ INLINE void float_block(bw_dtype type, float *y, size_t y_stride, const u8 *w, s
                         int n, int cols, bool add)
 {
     int r = 0;
+    for (; r + 4 <= n; r += 4)
+        float_outputs(type, 4, y + (size_t)r * y_stride, y_stride, w, w_stride, n_out, x + (size_t)r * (size_t)cols, cols, add);
     for (; r + 2 <= n; r += 2)
         float_outputs(type, 2, y + (size_t)r * y_stride, y_stride, w, w_stride, n_out, x + (size_t)r * (size_t)cols, cols, add);
     if (r < n)
         float_outputs(type, 1, y + (size_t)r * y_stride, y_stride, w, w_stride, n_out, x + (size_t)r * (size_t)cols, cols, add);
 }
 
-enum { WIDENED_ROWS = 8 };
+enum { WIDENED_ROWS = 12 }; /* tiles of 3 and of 4 fit */
 
 static void matmul_float(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const float *x, int n,
                          bool add, void *scratch)
