@@ -129,16 +129,29 @@ static void mtp_keys(counter *c, int n)
     c->sum.bytes += n * kv_bytes(c);
 }
 
+/* Logits of the drafts of n chains, whose lists have n_listed entries together. */
+static void draft_logits(counter *c, int n, int n_listed)
+{
+    bw_weight part = c->net->head;
+    if (c->step->n_first > 0) {
+        part.rows = n_listed;
+        multiply(c, &part, 1, 1);
+        part.rows = c->step->n_first;
+    }
+    multiply(c, &part, 1, n);
+}
+
 /* The j-th draft of every chain that is so long. */
 static void mtp_draft(counter *c, int j)
 {
     const bw_net *net = c->net;
-    int n = 0;
+    int n = 0, n_listed = 0;
     for (int i = 0; i < c->step->n_spans; i++) {
         const bw_counted_span *span = &c->step->spans[i];
         if (span->n_chain <= j)
             continue;
         attend(c, span->first_pos + span->n_final - 1 + j, 1);
+        n_listed += span->n_listed;
         n++;
     }
     if (j > 0)
@@ -146,10 +159,7 @@ static void mtp_draft(counter *c, int j)
     multiply(c, &net->mtp.layer.attn.q, 1, n);
     multiply(c, &net->mtp.layer.attn.o, 1, n);
     ffn_layer(c, &net->mtp.layer, n);
-    bw_weight head = net->head;
-    if (c->step->draft_rows > 0 && c->step->draft_rows < head.rows)
-        head.rows = c->step->draft_rows;
-    multiply(c, &head, 1, n);
+    draft_logits(c, n, n_listed);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */

@@ -19,13 +19,14 @@ typedef struct bw_counted_span {
     int first_pos, n_rows, n_final, n_logits; /* as in bw_span */
     int n_pending; /* pending rows of its sequence that the last verification accepted */
     int n_chain;   /* drafts the head makes after it */
+    int n_listed;  /* tokens beside the first ones that its drafts are chosen from */
 } bw_counted_span;
 
 typedef struct bw_counted_step {
     const bw_counted_span *spans;
     int n_spans;
     bool mtp; /* the head's keys and values are kept */
-    int draft_rows; /* of the head, that a draft is chosen from; 0: all */
+    int n_first; /* drafts are chosen from the ids below this and from lists; 0: from all */
 } bw_counted_step;
 
 bw_step_cost bw_step_cost_count(const bw_net *net, bw_kv_codec codec, const bw_counted_step *step);

@@ -164,6 +164,21 @@ TEST(each_draft_reads_the_mtp_head_again)
                base.f32_macs + 2 * 32768 + 2 * 25600 + 23 * 256);
 }
 
+TEST(drafts_read_the_rows_of_the_head_they_are_chosen_from)
+{
+    make_model(false);
+    const bw_counted_span spans[] = {
+        { .first_pos = 5, .n_rows = 1, .n_final = 1, .n_logits = 1, .n_chain = 1, .n_listed = 3 },
+        { .first_pos = 5, .n_rows = 1, .n_final = 1, .n_logits = 1, .n_chain = 1, .n_listed = 4 },
+    };
+    bw_counted_step step = { .spans = spans, .n_spans = 2, .mtp = true };
+    const bw_step_cost all = bw_step_cost_count(&net, BW_CODEC_F16, &step);
+    step.n_first = 16; /* 16 rows of both and 3 + 4 of one each, instead of 100 of both */
+    const bw_step_cost some = bw_step_cost_count(&net, BW_CODEC_F16, &step);
+    check(all.bytes - some.bytes == (100 - 16 - 7) * 512);
+    check(all.f32_macs - some.f32_macs == (200 - 32 - 7) * 256 && all.int8_macs == some.int8_macs);
+}
+
 TEST(experts_are_read_as_often_as_rows_choose_them)
 {
     check(fabs(bw_step_cost_experts(8, 2, 1) - 2) < 1e-12);
@@ -257,7 +272,8 @@ TEST(a_run_survives_any_allocation_failing)
 TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plain_step_reads_every_matrix_once),
            ENTRY(a_verify_reads_the_same_matrices_and_multiplies_more), ENTRY(a_prompt_wants_one_row_of_logits_or_none),
            ENTRY(sequences_share_matrices_and_have_a_state_each), ENTRY(f32_pages_are_twice_as_large),
-           ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(experts_are_read_as_often_as_rows_choose_them),
+           ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(drafts_read_the_rows_of_the_head_they_are_chosen_from),
+           ENTRY(experts_are_read_as_often_as_rows_choose_them),
            ENTRY(types_are_named_by_what_a_step_multiplies),
            ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
            ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing))
