@@ -316,8 +316,8 @@ static void print_table(const bw_bench_result *r, const bw_bench_options *o)
            packed_text(r), r->int8_activations ? "int8" : "f32", o->kv == BW_KV_F32 ? "f32" : "f16");
     print_simulated(r, o);
     printf("machine    %s, %d thread%s, %s\n", m->cpu, m->n_threads, m->n_threads == 1 ? "" : "s", m->level);
-    printf("limits     read %.1f GB/s, int8 %.3f TMAC/s, f32 %.1f GMAC/s: best of %d probes\n"
-           "           (medians %.1f, %.3f, %.1f); the read probe goes over %llu MiB\n",
+    printf("limits     read %.1f GB/s, int8 %.4g TMAC/s, f32 %.1f GMAC/s: best of %d probes\n"
+           "           (medians %.1f, %.4g, %.1f); the read probe goes over %llu MiB\n",
            m->read_bytes_per_s * 1e-9, m->int8_macs_per_s * 1e-12, m->f32_macs_per_s * 1e-9, m->n_probes,
            m->read_bytes_median * 1e-9, m->int8_macs_median * 1e-12, m->f32_macs_median * 1e-9, m->probe_bytes >> 20);
     printf("times      median of %d repetition%s (smallest..largest), the settings of a test in turns\n", o->reps,
