@@ -13,7 +13,7 @@
 
 const char *const bw_bench_test_names[BW_TEST_COUNT] = { "load", "prefill", "decode", "verify", "seqs", "draft" };
 
-enum { LOAD_CONTEXT = 4096 };
+enum { LOAD_CONTEXT = 4096, FIRST_PROBES = 8 };
 
 bw_bench_options bw_bench_defaults(void)
 {
@@ -176,7 +176,7 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
     const bw_model_info *info = bw_model_get_info(w->model);
     if ((st = bw_machine_create(&w->machine, info->cpu_level, info->n_threads, err)))
         return st;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < FIRST_PROBES; i++)
         bw_machine_probe(w->machine);
     for (int t = BW_TEST_PREFILL; !st && t < BW_TEST_COUNT; t++)
         if (o->tests[t])

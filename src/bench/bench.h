@@ -45,6 +45,7 @@ typedef struct bw_bench_options {
     bw_bench_list prompts, depths, rows, seqs, drafts; /* drafts: BW_DRAFT_AUTO or a number */
     double accept[BW_MAX_DRAFTS]; /* imposed: share of verifies in which drafts 1 to j + 1 were all accepted */
     int n_accept;             /* 0: what the head really does */
+    int draft_vocab;          /* as in bw_engine_options */
     bool real_depth;          /* a depth is prefilled, not simulated */
     int reps;
     bool quick;               /* shorter lists and slices: whether it works, not how fast */
@@ -93,6 +94,7 @@ typedef struct bw_bench_result {
     double load_s, pack_s;
     bool int8_activations;
     bw_bench_machine machine;
+    int draft_vocab;           /* as resolved; 0: nothing drafted */
     bw_bench_row *rows; /* [n_rows] */
     int n_rows;
     char notes[BW_BENCH_MAX_NOTES][256]; /* what was left out, and why */

@@ -2,6 +2,7 @@
 #include "bench/crew.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "engine/engine.h"
@@ -12,6 +13,7 @@
 typedef struct watch {
     bw_counted_span spans[BW_BENCH_MAX_SEQS];
     int32_t accepted[BW_BENCH_MAX_SEQS]; /* by slot, before the step */
+    int32_t listed[BW_BENCH_MAX_SEQS];   /* by slot: tokens its drafts are chosen from beside the first ones */
 } watch;
 
 /* ---- counting -------------------------------------------------------------------------------- */
@@ -26,16 +28,23 @@ static void look_before(const bw_engine *e, watch *w)
 static bw_step_cost count_step(const bw_engine *e, watch *w)
 {
     const bw_step *step = &e->host;
+    const bool lists = step->n_chains > 0 && e->draft_vocab.n_first > 0;
+    memset(w->listed, 0, sizeof w->listed);
+    if (lists)
+        e->backend->ops->download(e->backend, w->listed, e->draft_vocab.n_ids,
+                                  (size_t)e->seqs.n_slots * sizeof *w->listed);
+    e->backend->ops->sync(e->backend);
     for (int i = 0; i < step->n_spans; i++) {
         const bw_span *span = &step->spans[i];
         w->spans[i] = (bw_counted_span){ .first_pos = span->first_pos, .n_rows = span->n_rows, .n_final = span->n_final,
-                                      .n_logits = span->n_logits, .n_pending = w->accepted[span->slot] };
+                                      .n_logits = span->n_logits, .n_pending = w->accepted[span->slot],
+                                      .n_listed = w->listed[span->slot] };
     }
     for (int i = 0; i < step->n_chains; i++)
         w->spans[step->chain_spans[i]].n_chain = step->chain_lengths[i];
-    return bw_step_cost_count(e->net, e->options.kv == BW_KV_F32 ? BW_CODEC_F32 : BW_CODEC_F16,
-                           &(bw_counted_step){ .spans = w->spans, .n_spans = step->n_spans, .mtp = step->mtp,
-                                              .draft_rows = e->draft_vocab.n_first });
+    const bw_counted_step counted = { .spans = w->spans, .n_spans = step->n_spans, .mtp = step->mtp,
+                                      .n_first = e->draft_vocab.n_first };
+    return bw_step_cost_count(e->net, e->options.kv == BW_KV_F32 ? BW_CODEC_F32 : BW_CODEC_F16, &counted);
 }
 
 /* Tokens a verify of n drafts gives on average, when acceptance is imposed. */

@@ -260,6 +260,7 @@ static bw_status open_engine(group *g, bw_engine **out, bw_crew *const *crews, i
     uint64_t pages = 0;
     options.kv = o->kv;
     options.no_drafts = no_drafts;
+    options.draft_vocab = o->draft_vocab;
     for (int i = 0; i < n; i++) {
         const int context = bw_crew_context(crews[i]);
         const bool apart = !crews[i]->transient;
@@ -271,6 +272,8 @@ static bw_status open_engine(group *g, bw_engine **out, bw_crew *const *crews, i
     bw_status st = bw_engine_plan(g->w->model, &options, &plan, err);
     if (st)
         return st;
+    if (!no_drafts && g->test == BW_TEST_DRAFT)
+        g->w->result->draft_vocab = plan.draft_vocab;
     options.kv_memory = pages * 64 * plan.kv_bytes_per_token;
     if ((st = bw_engine_create(out, g->w->model, &options, err)))
         return st;

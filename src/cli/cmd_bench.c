@@ -160,6 +160,8 @@ static bw_args_result read_options(bench_options *o, int argc, char **argv)
         { BW_OPTION_CUSTOM, "--drafts", "LIST", &b->drafts, .read = read_drafts,
           .expected = "a list of numbers from 0 to 8 and auto, none of them twice",
           .help = "drafts a verify has (draft); default 0,1,2,3,4,auto" },
+        { BW_OPTION_INT, "--draft-vocab", "N", &b->draft_vocab, .low = 1, .high = 2147483647,
+          .help = "drafts are chosen from the N most frequent tokens\nand those of the text; default 32768" },
         { BW_OPTION_INT, "--reps", "N", &o->reps, .low = 1, .high = BW_BENCH_MAX_REPS,
           .help = "repetitions of every setting; default 5, quick 2" },
         { BW_OPTION_SET, .name = "--quick", .target = &b->quick,
@@ -443,6 +445,7 @@ static struct json_object *result_json(const bw_bench_result *r, const bw_bench_
     add_number(out, "pack_s", r->pack_s);
     add_text(out, "activations", r->int8_activations ? "int8" : "f32");
     add_text(out, "kv", o->kv == BW_KV_F32 ? "f32" : "f16");
+    json_object_object_add(out, "draft_vocab", r->draft_vocab ? json_object_new_int(r->draft_vocab) : NULL);
     add_int(out, "reps", o->reps);
     add_text(out, "figures", "median of the repetitions; spread: the smallest and the largest");
     for (int i = 0; i < o->n_accept; i++)

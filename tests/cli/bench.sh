@@ -70,6 +70,7 @@ tokens_of() { awk -v r="$(json rows.$1.tokens_per_s)" -v ms="$(json rows.$1.ms)"
 is a_step_without_drafts_gives_a_token "$(near "$(tokens_of 0)" 1)" near
 is one_draft_gives_what_was_imposed "$(near "$(tokens_of 1)" 1.5)" near
 is two_drafts_give_both_shares "$(near "$(tokens_of 2)" 1.75)" near
+is the_draft_vocabulary_is_all_of_a_small_one "$(json draft_vocab | awk '{ print ($1 > 8192 && $1 <= 8256) }')" 1
 is the_shares_are_in_the_json "$(json accept)" "[0.5,0.25]"
 
 bw bench tests/golden/moe-mlx --quick --reps 1 --json - --tests decode,verify,draft --depth 0
