@@ -38,7 +38,7 @@ bw run $model --ids $model/ids.json "${greedy[@]}" --draft off
 is plain_output_is_the_ids_without_a_tokenizer "$(cat "$work/out")" "$tokens"
 is receipt_is_on_stderr "$(grep -c '^receipt' "$work/err")" 1
 bw run $model --ids $model/ids.json "${greedy[@]}" --draft off --json
-is without_drafts_nothing_is_verified "$(json receipt.draft)" '{"n":0,"verifies":0,"accepted_by_position":[],"tokens_per_verify":null}'
+is without_drafts_nothing_is_verified "$(json receipt.draft)" '{"n":0,"vocab":320,"verifies":0,"accepted_by_position":[],"tokens_per_verify":null}'
 bw_in $model/ids.json run $model --ids - "${greedy[@]}" --json
 is ids_from_standard_input "$(json tokens | tr -d '[]' | tr , ' ')" "$tokens"
 for chunk in 0 1 7; do
