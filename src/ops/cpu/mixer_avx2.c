@@ -157,7 +157,8 @@ enum {
     TILE_HEADS = 2,     /* heads and positions of a score tile: 8 sums in registers */
     TILE_POSITIONS = 4,
     TILE_COLUMNS = 32,  /* of values */
-    KEYS_AT_ONCE = 16   /* positions that stay in the first cache while all heads pass */
+    KEYS_AT_ONCE = 16,  /* positions that stay in the first cache while all heads pass */
+    PREFETCH_LINES = 32 /* asked for with a tile's keys: as much as four of 256 f16 take themselves */
 };
 
 /* What is read after this: asked for a little at a time, into the second cache. */
@@ -216,7 +217,7 @@ static inline __attribute__((always_inline)) void score_page(float *s, const flo
                 UNROLLED for (int j = 0; j < 4; j++)
                     row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
                 if (h == 0)
-                    ask_ahead(next, 32);
+                    ask_ahead(next, PREFETCH_LINES);
                 if (h + 1 < n_heads)
                     score_tile(s + h * BW_PAGE + p, q + (size_t)h * (size_t)d, 2, d, scale, keys, f16, row);
                 else
