@@ -1,8 +1,8 @@
 # Bellwether. `make help` lists the targets.
 #
 # Sources are found, not listed: a new .c file under src/ is part of the library, a new test file
-# is built and run. The instruction set of a file follows from its suffix (_avx2, _avxvnni, _avx512), so no
-# other file can use it. Another build (sanitizers, clang) has its own BUILD directory.
+# is built and run. The instruction set of a file follows from its suffix (_avx2, _avxvnni, _avx512, _neon),
+# so no other file can use it. Another build (sanitizers, clang) has its own BUILD directory.
 
 VERSION := 0.1.0
 SONAME := libbellwether.so.0
@@ -17,6 +17,7 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
+ARM := build-arm
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 TEST_JOBS ?= 1
@@ -62,9 +63,9 @@ THREAD := -fsanitize=thread -fno-omit-frame-pointer
 # ---- what there is -----------------------------------------------------------------------------
 
 LIB_SRC := $(filter-out src/cli/% src/server/% src/bench/%,$(sort $(wildcard src/*/*.c src/ops/cpu/*.c)))
-ifneq ($(MACHINE),x86_64)
-  LIB_SRC := $(filter-out %_avx2.c %_avxvnni.c %_avx512.c,$(LIB_SRC))
-endif
+NOT_x86_64 := %_neon.c
+NOT_aarch64 := %_avx2.c %_avxvnni.c %_avx512.c
+LIB_SRC := $(filter-out $(or $(NOT_$(MACHINE)),$(NOT_x86_64) $(NOT_aarch64)),$(LIB_SRC))
 SERVER_SRC := $(sort $(wildcard src/server/*.c))
 BENCH_SRC := $(sort $(wildcard src/bench/*.c))
 CLI_SRC := $(sort $(wildcard src/cli/*.c))
@@ -106,6 +107,7 @@ help:
 	@echo 'make asan         unit and property tests with the address and undefined sanitizers'
 	@echo 'make tsan         unit and property tests with the thread sanitizer'
 	@echo 'make soak-engine  random requests against a busy engine for SOAK_SECONDS, 600; another seed each time'
+	@echo 'make test-arm     the operations on an emulated ARM processor (needs aarch64-linux-gnu-gcc, qemu-aarch64-static)'
 	@echo 'make test-clients plays real clients (openai, LangChain, ...) against the server; needs PyPI and npm'
 	@echo 'make test-fuzz    replays the corpora of tests/fuzz with gcc'
 	@echo 'make test-web     the web page in Chromium, against a mock and the server (needs chromium, node, npm)'
@@ -126,13 +128,14 @@ help:
 AVX2 := -mavx2 -mfma -mf16c
 AVXVNNI := $(AVX2) -mavxvnni
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+NEON := -march=armv8.2-a+dotprod
 
 # What was built with other flags, or from other files, is stale: four stamps, rewritten on a change.
-$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVXVNNI) $(AVX512) $(LDLIBS_ALL) $(SERVER_LIBS)
+$(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVXVNNI) $(AVX512) $(NEON) $(LDLIBS_ALL) $(SERVER_LIBS)
 $(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(BENCH_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)
 $(BUILD)/shapes: STAMP = $(SHAPE_FILES)
-$(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes: FORCE
+$(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes $(ARM)/flags $(ARM)/sources: FORCE
 	@mkdir -p $(@D)
 	@now='$(subst ','\'',$(STAMP))'; [ "$$now" = "$$(cat $@ 2>/dev/null)" ] || printf '%s\n' "$$now" >$@
 .PHONY: FORCE
@@ -140,6 +143,7 @@ $(BUILD)/flags $(BUILD)/sources $(BUILD)/page $(BUILD)/shapes: FORCE
 $(BUILD)/%_avx2.o: LEVEL_FLAGS := $(AVX2)
 $(BUILD)/%_avxvnni.o: LEVEL_FLAGS := $(AVXVNNI)
 $(BUILD)/%_avx512.o: LEVEL_FLAGS := $(AVX512)
+$(BUILD)/%_neon.o: LEVEL_FLAGS := $(NEON)
 $(BUILD)/tests/%.o: LEVEL_FLAGS := -Itests
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(say) CC $<
@@ -240,6 +244,47 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 	install -m 644 include/bellwether.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 $(BUILD)/bellwether.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
 
+# ---- the operations on ARM -----------------------------------------------------------------------
+
+# Cross-built and run by qemu where both are there: what needs no library but libc, linked statically,
+# with tests/arm/cmocka.h in cmocka's place; random tests try a quarter. On ARM itself the ordinary tests
+# run every level.
+ARM_CC ?= aarch64-linux-gnu-gcc
+ARM_RUN ?= qemu-aarch64-static -cpu neoverse-n1
+ARM_SRC := $(filter-out $(NOT_aarch64),$(sort $(wildcard src/base/*.c src/ops/*.c src/ops/cpu/*.c))) \
+           tests/lib/check.c tests/lib/cpu_fixture.c
+ARM_TEST_SRC := $(sort $(wildcard tests/ops/test_*.c)) tests/unit/test_dequant.c tests/unit/test_pool.c
+ARM_OBJ := $(ARM_SRC:%.c=$(ARM)/%.o)
+ARM_TESTS := $(ARM_TEST_SRC:%.c=$(ARM)/%)
+ARM_FLAGS = $(filter-out $(PKG_CFLAGS) $(SANITIZE),$(CFLAGS_ALL))
+ifneq ($(filter test test-arm,$(GOALS)),)
+  ifeq ($(shell command -v $(firstword $(ARM_RUN)) >/dev/null && test -e "$$($(ARM_CC) -print-file-name=libc.a)" && echo yes),)
+    ARM_TESTS := tests/arm/missing.sh
+  endif
+  ifeq ($(MACHINE),aarch64)
+    ARM_TESTS :=
+  endif
+endif
+
+$(ARM)/flags: STAMP = $(ARM_CC) $(ARM_FLAGS) $(NEON) $(ARM_RUN)
+$(ARM)/sources: STAMP = $(ARM_SRC)
+$(ARM)/%_neon.o: LEVEL_FLAGS := $(NEON)
+$(ARM)/tests/%.o: LEVEL_FLAGS := -Itests -Itests/arm
+$(ARM)/%.o: %.c $(ARM)/flags
+	$(say) CC "$< (ARM)"
+	@mkdir -p $(@D)
+	$(Q)$(ARM_CC) $(ARM_FLAGS) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
+$(ARM)/tests/%.elf: $(ARM)/tests/%.o $(ARM_OBJ) $(ARM)/sources
+	$(say) LD $@
+	$(Q)$(ARM_CC) -static -o $@ $< $(ARM_OBJ) $(LDFLAGS) -lm -pthread
+$(ARM)/tests/%: $(ARM)/tests/%.elf $(ARM)/flags
+	@printf '%s\n' '#!/bin/sh' 'BW_TEST_TRIES=$${BW_TEST_TRIES:-4} exec $(ARM_RUN) $< "$$@"' >$@ && chmod +x $@
+.PRECIOUS: $(ARM)/%.o $(ARM)/tests/%.elf
+
+test-arm: $(ARM_TESTS)
+	@tests/run -j $(TEST_JOBS) $(or $(ARM_TESTS),$(error this is an ARM machine: make test runs its levels))
+.PHONY: test-arm
+
 # ---- tests -------------------------------------------------------------------------------------
 
 # The AVX-VNNI products with the other encoding of their one instruction, which AVX-512 machines run.
@@ -275,8 +320,8 @@ asan-build:
 tsan-build:
 	@+$(MAKE) --no-print-directory BUILD=build-tsan OPT='-O2 -g' SANITIZE='$(THREAD)' sanitized-tests
 
-test: all tests asan-build
-	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TEST_BIN) $(SCRIPT_TESTS) $(ASAN_TESTS) $(REPLAYS)
+test: all tests asan-build $(ARM_TESTS)
+	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(TEST_BIN) $(SCRIPT_TESTS) $(ARM_TESTS) $(ASAN_TESTS) $(REPLAYS)
 asan: asan-build
 	@$(RUN_ENV) tests/run -j $(TEST_JOBS) $(ASAN_TESTS)
 tsan: tsan-build
@@ -317,9 +362,10 @@ soak:
 .PHONY: soak
 
 clean:
-	rm -rf build build-asan build-tsan build-fuzz bellwether tools/synth
+	rm -rf build build-asan build-tsan build-fuzz build-arm bellwether tools/synth
 
 -include $(wildcard $(LIB_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) $(TEST_LIB_OBJ:.o=.d) \
     $(TEST_TOOLS:=.d) $(BUILD)/bench/ops_bench.d $(BUILD)/bench/pool_bench.d $(BUILD)/bench/mixer_bench.d $(BUILD)/bench/moe_bench.d \
     $(BUILD)/tools/synth.d $(BUILD)/tests/fuzz/replay.d)
 -include $(wildcard $(BENCH_OBJ:.o=.d))
+-include $(wildcard $(ARM_OBJ:.o=.d) $(ARM_TEST_SRC:%.c=$(ARM)/%.d))

@@ -108,6 +108,13 @@ bool sanitized(void)
 #endif
 }
 
+int tries(int n)
+{
+    const char *text = getenv("BW_TEST_TRIES");
+    const int part = text ? atoi(text) : 1;
+    return part > 1 ? (n + part - 1) / part : n;
+}
+
 const char *repo_path(const char *relative)
 {
     static char ring[8][4096];

@@ -69,6 +69,9 @@ float rnd_float(void);          /* standard normal */
 /* Built with a sanitizer: several times slower, so random tests may try less. */
 bool sanitized(void);
 
+/* How often a random test tries: n times, or a BW_TEST_TRIES-th of that where programs run slowly (make test-arm). */
+int tries(int n);
+
 /* The repository's root (BW_ROOT, or the working directory), so that tests find tests/golden. */
 const char *repo_path(const char *relative); /* static ring of 8 buffers */
 /* A file's bytes, NUL-terminated, the caller frees; fails the test when it cannot be read. */

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 
-#include "base/cpuid.h"
 #include "base/half.h"
 
 enum { GUARD = 32, MAX_BLOCKS = 16384 };
@@ -17,26 +16,7 @@ static int n_blocks;
 
 const char *const *fixture_levels(void)
 {
-    static const char *names[4];
-    int n = 0;
-    names[n++] = "ref";
-    if (bw_cpu_has_avx2_fma())
-        names[n++] = "avx2";
-    if (bw_cpu_has_avx512_vnni())
-        names[n++] = "avx512";
-    names[n] = NULL;
-    return names;
-}
-
-static void fill_up_to(bw_cpu_kernels *k, const char *level)
-{
-    bw_cpu_fill_ref_mixer(k);
-#if defined(__x86_64__)
-    if (strcmp(level, "ref") != 0)
-        bw_cpu_fill_avx2_mixer(k);
-    if (strcmp(level, "avx512") == 0)
-        bw_cpu_fill_avx512_mixer(k);
-#endif
+    return bw_cpu_levels_here();
 }
 
 static unsigned char *nan_bytes(size_t n)
@@ -53,9 +33,9 @@ bw_cpu *fixture_create(const char *level, int n_threads, const bw_op_limits *lim
     bw_cpu *cpu = bw_mem_zalloc(1, sizeof *cpu, BW_MEM_MISC);
     check(cpu != NULL);
     cpu->base.n_threads = n_threads;
-    cpu->base.level = level;
     cpu->limits = *limits;
-    fill_up_to(&cpu->k, level);
+    cpu->base.level = bw_cpu_kernels_init(&cpu->k, level);
+    check(cpu->base.level != NULL);
     check_ok(bw_pool_create(&cpu->pool, n_threads, &err), err);
     bw_cpu_needs needs[] = { bw_cpu_attn_needs(&cpu->k, limits), bw_cpu_gdn_needs(&cpu->k, limits),
                              bw_cpu_sample_needs(&cpu->k, limits) };

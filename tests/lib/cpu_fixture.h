@@ -1,11 +1,11 @@
-/* cpu_fixture.h - a CPU backend with the mixer's kernels alone, and memory that notices stray writes. */
+/* cpu_fixture.h - a CPU backend made by hand, and memory that notices stray writes. */
 #ifndef BW_TESTS_CPU_FIXTURE_H
 #define BW_TESTS_CPU_FIXTURE_H
 
 #include "lib/check.h"
 #include "ops/cpu/cpu.h"
 
-/* Levels of the mixer that run here, weakest ("ref") first, NULL-terminated. */
+/* Levels that run here, weakest ("ref") first, NULL-terminated. */
 const char *const *fixture_levels(void);
 
 /* Kernels up to `level`, a pool, scratch for the attention, gdn and sample operations up to the

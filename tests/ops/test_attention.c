@@ -224,7 +224,7 @@ static void check_head(const machine *m, const char *level, int slot, int pos, i
 
 TEST(every_level_computes_the_formula)
 {
-    for (int round = 0; round < 14; round++) {
+    for (int round = 0; round < tries(14); round++) {
         const layer l = random_layer();
         const int n = rnd_int(1, CONTEXT);
         for (const char *const *level = fixture_levels(); *level; level++) {
@@ -246,7 +246,7 @@ TEST(every_level_computes_the_formula)
  * threads, in pages of another order that hold NaN where nothing was written. */
 TEST(a_row_does_not_know_what_runs_beside_it)
 {
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < tries(10); round++) {
         const layer l = random_layer();
         const size_t width = q_width(&l.shape);
         const int n = rnd_int(1, 150);
@@ -279,7 +279,7 @@ TEST(a_row_does_not_know_what_runs_beside_it)
  * another sequence, on few threads and many. */
 TEST(deep_rows_do_not_know_how_the_work_was_cut)
 {
-    for (int round = 0; round < 4; round++) {
+    for (int round = 4 - tries(4); round < 4; round++) {
         const layer l = deep_layer(round == 0 ? DEEP : rnd_int(600, 1700));
         const size_t width = q_width(&l.shape);
         for (const char *const *level = fixture_levels(); *level; level++) {

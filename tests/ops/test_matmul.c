@@ -119,7 +119,7 @@ TEST(float_products_of_every_type_are_near_the_exact_sums)
     bw_cpu_kernels k;
     each_level (level, k)
         for (bw_dtype type = 0; type < BW_DTYPE_COUNT; type++)
-            for (int i = 0; i < (bw_dtype_is_float(type) ? 40 : 8); i++)
+            for (int i = 0; i < tries(bw_dtype_is_float(type) ? 40 : 8); i++)
                 try_product(&k, level, type, false, random_n(), rnd_int(1, 20), random_cols(type, 700));
 }
 
@@ -128,7 +128,7 @@ TEST(int8_products_of_every_type_are_near_the_exact_sums)
     bw_cpu_kernels k;
     each_level (level, k)
         for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
-            for (int i = 0; i < 24; i++)
+            for (int i = 0; i < tries(24); i++)
                 try_product(&k, level, type, true, random_n(), rnd_int(1, 20), random_cols(type, 2100));
 }
 
@@ -250,7 +250,7 @@ TEST(project_is_norm_then_products_on_any_number_of_threads)
 {
     bw_cpu_kernels k;
     each_level (level, k)
-        for (int i = 0; i < 12; i++) {
+        for (int i = 0; i < tries(12); i++) {
             const int n = random_n(), cols = 256 * rnd_int(1, 3);
             const bool norm = rnd_int(0, 1);
             const bw_op_limits limits = limits_for(n, cols, 700);
@@ -293,7 +293,7 @@ TEST(ffn_up_and_project_add_compose_their_parts)
 {
     bw_cpu_kernels k;
     each_level (level, k)
-        for (int i = 0; i < 12; i++) {
+        for (int i = 0; i < tries(12); i++) {
             const int n = random_n(), hidden = 256 * rnd_int(1, 2), ffn = 256 * rnd_int(1, 2);
             const bw_dtype type = (bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1), other = (bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1);
             const bw_op_limits limits = limits_for(n, hidden > ffn ? hidden : ffn, ffn);

@@ -146,7 +146,7 @@ TEST(the_mixture_is_near_its_formula)
 {
     bw_cpu_kernels k;
     each_level (level, k)
-        for (int i = 0; i < 12; i++) {
+        for (int i = 0; i < tries(12); i++) {
             const bw_dtype types[] = { BW_F32, BW_BF16, BW_Q8_0, BW_Q4_1 };
             bw_moe_shape shape = shapes[i % 4];
             const bw_dtype type = types[rnd_int(0, 3)];
@@ -196,7 +196,7 @@ TEST(a_row_alone_and_any_number_of_threads_give_the_same_bits)
 {
     bw_cpu_kernels k;
     each_level (level, k)
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < tries(8); i++) {
             moe_case m = make_case((bw_moe_shape){ 9, 4, 256, 256 }, 256, rnd_int(2, 40), i % 2 ? BW_Q4_K : BW_BF16, BW_Q8_0, i % 4 > 1);
             float *got = guarded_floats((size_t)m.n * 256), *again = guarded_floats((size_t)m.n * 256), *one = guarded_floats(256);
             run_case(&m, level, 1, 0, m.n, got);

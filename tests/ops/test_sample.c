@@ -474,7 +474,7 @@ static double exact_logprob(const float *x, int n, int id)
 {
     double max = -INFINITY, sum = 0;
     for (int i = 0; i < n; i++)
-        max = fmax(max, x[i]);
+        max = x[i] > max ? x[i] : max; /* NaN never; gcc 12 for ARM breaks down over fmax here */
     for (int i = 0; i < n; i++)
         sum += isnan(x[i]) ? 0 : exp(x[i] - max);
     return x[id] - max - log(sum);
