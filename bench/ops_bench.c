@@ -2,10 +2,9 @@
  *
  *     make bench-ops [ARGS="avx512 q8_0 2"]      (level, type, threads; "all" for the first two)
  *
- * One matrix of 2048 columns, larger than the caches and placed as a model's are, multiplied by 1 row (GB/s: bytes of
- * weights read), by 2 to 16 (the time against that of 1: what a step that verifies drafts costs) and by 512 (GMAC/s);
- * quantised types by integer dots. Best of several runs. With one thread it is that thread's processor time which
- * counts, so that a busy machine shows less. */
+ * One matrix of 2048 columns, larger than the caches, multiplied by 1 row (GB/s: bytes of weights read),
+ * by 4 and by 256 (GMAC/s), quantised types by integer dots. Best of several runs. With one thread it is
+ * that thread's processor time which counts, so that a busy machine shows less. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,7 @@
 
 #include "ops/cpu/cpu.h"
 
-enum { COLS = 2048, FEW = 16, MANY = 512, MANY_OUT = 4096, MANY_OUT_SLOW = 64 };
+enum { COLS = 2048, MAX_N = 256 };
 
 static uint64_t random_bits(void)
 {
@@ -61,7 +60,7 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
     const size_t row_bytes = (size_t)bw_dtype_row_bytes(type, COLS);
     const bool slow = strcmp(level, "ref") == 0 || (!int8 && !bw_dtype_is_float(type));
     const int rows = slow ? 2048 : (int)((128u << 20) / row_bytes);
-    const bw_op_limits limits = { .max_rows = MANY, .max_spans = 1, .max_logits = 1, .hidden = COLS, .max_cols = COLS, .vocab = 16,
+    const bw_op_limits limits = { .max_rows = MAX_N, .max_spans = 1, .max_logits = 1, .hidden = COLS, .max_cols = COLS, .vocab = 16,
                                   .attn = { .n_heads = 1, .n_kv_heads = 1, .head_dim = 32 },
                                   .gdn = { 1, 1, 16, 16, 4, 48, false, 1e-6f } };
     bw_backend *be = NULL;
@@ -69,30 +68,28 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
     bw_weight w;
     int rc = 1;
     unsigned char *data = malloc(row_bytes * (size_t)rows);
-    const size_t most_out = rows * FEW > MANY * MANY_OUT ? (size_t)rows * FEW : MANY * MANY_OUT;
-    float *x = malloc(sizeof *x * COLS * MANY), *y = malloc(sizeof *y * most_out);
+    float *x = malloc(sizeof *x * COLS * MAX_N), *y = malloc(sizeof *y * (size_t)rows * MAX_N);
     if (!data || !x || !y) {
         fprintf(stderr, "ops_bench: out of memory\n");
         goto done;
     }
     fill(data, row_bytes * (size_t)rows);
-    for (int i = 0; i < COLS * MANY; i++)
+    for (int i = 0; i < COLS * MAX_N; i++)
         x[i] = (float)(int64_t)random_bits() * 0x1p-63f;
-    memset(y, 0, sizeof *y * most_out);
+    memset(y, 0, sizeof *y * (size_t)rows * MAX_N);
     if (bw_cpu_backend_create(&be, threads, level, &err) || be->ops->reserve(be, &limits, &err) ||
         be->ops->place(be, &w, &(bw_place_args){ .type = type, .rows = rows, .cols = COLS, .host = data, .int8 = int8 }, &err)) {
         fprintf(stderr, "ops_bench: %s\n", err.message);
         goto done;
     }
-    const double one = best_seconds(be, &w, x, y, 1);
-    printf("%-7s %-7s %-5s %2d threads: 1 row %6.1f GB/s %6.1f GMAC/s", level, info->name, int8 ? "int8" : "float",
-           threads, (double)row_bytes * rows / one / 1e9, (double)rows * COLS / one / 1e9);
-    for (int n = 2; n <= FEW; n *= 2)
-        printf(", %d rows %.2fx", n, best_seconds(be, &w, x, y, n) / one);
+    const double bytes = (double)row_bytes * rows, macs = (double)rows * COLS;
+    const double one = best_seconds(be, &w, x, y, 1), four = best_seconds(be, &w, x, y, 4);
     bw_weight part = w; /* enough for a long run */
-    part.rows = slow ? MANY_OUT_SLOW : MANY_OUT;
-    const double many = best_seconds(be, &part, x, y, MANY);
-    printf(", %d rows %6.1f GMAC/s\n", MANY, (double)MANY * part.rows * COLS / many / 1e9);
+    part.rows = slow ? 64 : 4096;
+    const double many = best_seconds(be, &part, x, y, MAX_N);
+    printf("%-7s %-7s %-5s %2d threads: 1 row %6.1f GB/s %6.1f GMAC/s, 4 rows %6.1f GMAC/s, %d rows %6.1f GMAC/s\n", level,
+           info->name, int8 ? "int8" : "float", threads, bytes / one / 1e9, macs / one / 1e9, 4 * macs / four / 1e9, MAX_N,
+           (double)MAX_N * part.rows * COLS / many / 1e9);
     fflush(stdout);
     rc = 0;
     be->ops->unplace(be, &w);

@@ -69,7 +69,7 @@ typedef enum bw_activations {
 typedef struct bw_model_options {
     int n_threads;          /* 0: one per processor this process may use */
     bool pin;               /* threads but the caller's stay on a processor each; for one engine in the process */
-    const char *cpu_level;  /* "ref", "avx2", "avxvnni", "avx512"; NULL: $BW_CPU, else the best here */
+    const char *cpu_level;  /* "ref", "avx2", "avxvnni", "avx512", "neon"; NULL: $BW_CPU, else the best here */
     bw_activations activations;
     bool ignore_mtp;        /* open although the MTP tensors are broken; then no drafts */
     bool no_read_ahead;     /* weights that are not packed are read when they are used */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,11 @@ bool bw_cpu_has_avx_vnni(void)
     unsigned last, a, b, c, d; /* of leaf 7: its last subleaf; features */
     return bw_cpu_has_avx2_fma() && __get_cpuid_count(7, 0, &last, &b, &c, &d) && last >= 1 &&
            __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
+bool bw_cpu_has_neon_dot(void)
+{
+    return false;
 }
 
 bool bw_cpu_has_avx512_vnni(void)
@@ -76,10 +82,47 @@ bool bw_cpu_has_avx512_vnni(void)
     return false;
 }
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+
+/* Bits of AT_HWCAP, from the kernel's elf_hwcaps.rst. */
+enum { HAS_CPUID = 1 << 11, HAS_ASIMDDP = 1 << 20 };
+
+bool bw_cpu_has_neon_dot(void)
+{
+    return getauxval(AT_HWCAP) & HAS_ASIMDDP;
+}
+
+static char name[49] = "aarch64";
+
+/* An ARM processor has numbers for a name: who made it, which design, which revision. */
+static void read_name(void)
+{
+    uint64_t id;
+    if (!(getauxval(AT_HWCAP) & HAS_CPUID))
+        return;
+    __asm__("mrs %0, MIDR_EL1" : "=r"(id));
+    snprintf(name, sizeof name, "aarch64 implementer 0x%02x part 0x%03x r%up%u", (unsigned)(id >> 24 & 0xFF),
+             (unsigned)(id >> 4 & 0xFFF), (unsigned)(id >> 20 & 15), (unsigned)(id & 15));
+}
+
+const char *bw_cpu_name(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_name);
+    return name;
+}
+#else
+bool bw_cpu_has_neon_dot(void)
+{
+    return false;
+}
+
 const char *bw_cpu_name(void)
 {
     return "unknown";
 }
+#endif
 #endif
 
 /* ---- processors ---- */

@@ -11,6 +11,8 @@ bool bw_cpu_has_avx2_fma(void);
 bool bw_cpu_has_avx_vnni(void);
 /* AVX-512 F, BW, DQ, VL and VNNI, on top of AVX2, FMA and F16C. */
 bool bw_cpu_has_avx512_vnni(void);
+/* ARMv8.2's dot products of bytes (and NEON, which every 64-bit ARM has). */
+bool bw_cpu_has_neon_dot(void);
 
 /* Processors this process may use, at least 1: those of its affinity mask, and no more than its control groups
  * give it the time of, rounded up. */

@@ -140,6 +140,11 @@ void bw_cpu_fill_avx512_matmul(bw_cpu_kernels *k); /* matmul_avx512.c */
 void bw_cpu_fill_avx512_packed(bw_cpu_kernels *k); /* packed_avx512.c: products of packed weights */
 void bw_cpu_fill_avx512_mixer(bw_cpu_kernels *k);  /* mixer_avx512.c */
 void bw_cpu_fill_avx512_probe(bw_cpu_kernels *k);  /* probe_avx512.c */
+void bw_cpu_fill_neon_norm(bw_cpu_kernels *k);     /* norm_neon.c */
+void bw_cpu_fill_neon_matmul(bw_cpu_kernels *k);   /* matmul_neon.c */
+void bw_cpu_fill_neon_packed(bw_cpu_kernels *k);   /* packed_neon.c */
+void bw_cpu_fill_neon_mixer(bw_cpu_kernels *k);    /* mixer_neon.c */
+void bw_cpu_fill_neon_probe(bw_cpu_kernels *k);    /* probe_neon.c */
 
 /* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL
  * when `wanted` is not a level or cannot run here. */

@@ -24,6 +24,11 @@ static const struct level {
       bw_cpu_has_avx512_vnni,
       { bw_cpu_fill_avx512_norm, bw_cpu_fill_avx512_matmul, bw_cpu_fill_avx512_packed, bw_cpu_fill_avx512_mixer,
         bw_cpu_fill_avx512_probe } },
+#elif defined(__aarch64__)
+    { "neon",
+      bw_cpu_has_neon_dot,
+      { bw_cpu_fill_neon_norm, bw_cpu_fill_neon_matmul, bw_cpu_fill_neon_packed, bw_cpu_fill_neon_mixer,
+        bw_cpu_fill_neon_probe } },
 #endif
 };
 
