@@ -1,5 +1,6 @@
 /* probe_avx512.c - probe_ref.c in 16 lanes of 32 bits; the int8 dot is one instruction, vpdpbusd. Any thread. */
 #include <immintrin.h>
+#include <string.h>
 
 #include "ops/cpu/cpu.h"
 
@@ -7,6 +8,16 @@
 
 /* 12 chains hide the 4 or 5 cycles of a sum at two instructions a cycle. */
 enum { CHAINS = 12, STREAMS = 4 };
+
+/* Of 32-bit lanes, which wrap around: the reducing intrinsic adds signed ones. */
+static uint32_t sum_of(__m512i v)
+{
+    uint32_t lanes[16], sum = 0;
+    _mm512_storeu_si512(lanes, v);
+    for (int i = 0; i < 16; i++)
+        sum += lanes[i];
+    return sum;
+}
 
 /* Four streams a thread: one alone does not keep a memory controller busy. */
 static uint64_t read_all(const void *data, size_t bytes)
@@ -24,7 +35,7 @@ static uint64_t read_all(const void *data, size_t bytes)
         }
     uint64_t sum = 0;
     for (int s = 0; s < STREAMS; s++)
-        sum += (uint32_t)_mm512_reduce_add_epi32(sums[s]);
+        sum += sum_of(sums[s]);
     return sum;
 }
 
@@ -39,7 +50,8 @@ static uint64_t int8_rounds(uint64_t n, int32_t *sink)
             __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(sums[c]) : "v"(a), "v"(b));
     UNROLL for (int c = 0; c < CHAINS; c++)
         all = _mm512_add_epi32(all, sums[c]);
-    *sink = _mm512_reduce_add_epi32(all);
+    const uint32_t sum = sum_of(all);
+    memcpy(sink, &sum, sizeof sum);
     return n * CHAINS * 64;
 }
 
