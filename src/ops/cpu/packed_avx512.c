@@ -19,7 +19,8 @@ typedef unsigned char u8;
 
 enum {
     MAX_GROUPS = 8,    /* of a brick */
-    READ_AHEAD = 2048, /* bytes of codes asked for before they are used */
+    READ_AHEAD = 4096, /* bytes of codes asked for before they are used; see docs/performance.md */
+    SPLIT_ROWS = 4,    /* so few rows leave the dots of a group waiting for each other: two chains of four */
 };
 
 /* ---- weights ---- */
@@ -45,7 +46,8 @@ INLINE __m512 six_bits(__m512i low, __m512i high, int g, int at)
 {
     const __m512i first = _mm512_and_si512(_mm512_srli_epi32(low, (unsigned)(4 * g)), _mm512_set1_epi32(15));
     const int place = at + 2 * g - 4; /* of the high bits, to bits 4 and 5 */
-    const __m512i second = place < 0 ? _mm512_slli_epi32(high, (unsigned)-place) : _mm512_srli_epi32(high, (unsigned)place);
+    const __m512i second = place < 0 ? _mm512_slli_epi32(high, (unsigned)-place)
+                                     : _mm512_srli_epi32(high, (unsigned)place);
     return _mm512_cvtepi32_ps(_mm512_ternarylogic_epi32(first, second, _mm512_set1_epi32(0x30), 0xF8));
 }
 
@@ -61,7 +63,8 @@ INLINE void open_head(brick_head *head, bw_pack_form form, const u8 *p)
         }
     } else if (form.head == BW_HEAD_K_MIN) {
         const __m512 lowest = _mm512_sub_ps(_mm512_setzero_ps(), halves(p + 32));
-        const __m512i low = _mm512_load_si512(p + 64), lift = _mm512_load_si512(p + 128), high = _mm512_load_si512(p + 192);
+        const __m512i low = _mm512_load_si512(p + 64), lift = _mm512_load_si512(p + 128);
+        const __m512i high = _mm512_load_si512(p + 192);
         UNROLL for (int g = 0; g < 8; g++) {
             head->scale[g] = _mm512_mul_ps(d, six_bits(low, high, g, 0));
             head->minimum[g] = _mm512_mul_ps(lowest, six_bits(lift, high, g, 16));
@@ -140,17 +143,20 @@ INLINE __m512i columns(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* Group g of a brick, whose codes are `code`, times entry `at` of the rows */
-INLINE __m512 group_product(bw_pack_form form, const brick_head *head, int g, const __m512i code[8], const bw_q8_rows *x,
-                            size_t at)
+/* Group g of a brick, whose codes are `code`, times entry `at` of the rows; split: in two chains of dots */
+INLINE __m512 group_product(bw_pack_form form, const brick_head *head, int g, const __m512i code[8],
+                            const bw_q8_rows *x, size_t at, bool split)
 {
     const int8_t *q = x->q + at * BW_Q8_GROUP;
     const bool halved = form.head == BW_HEAD_K_HALF || form.head == BW_HEAD_K_HALF_MIN;
+    const bool two_chains = halved || split;
     __m512i dot[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
     UNROLL for (int k = 0; k < 8; k++)
-        dot[halved ? k / 4 : 0] = _mm512_dpbusd_epi32(dot[halved ? k / 4 : 0], code[k], columns(q + 4 * k));
+        dot[two_chains ? k / 4 : 0] = _mm512_dpbusd_epi32(dot[two_chains ? k / 4 : 0], code[k], columns(q + 4 * k));
     const __m512i sum = _mm512_set1_epi32(x->sum[at]);
     if (!halved) {
+        if (two_chains)
+            dot[0] = _mm512_add_epi32(dot[0], dot[1]);
         const __m512 t = _mm512_mul_ps(settle(form, dot[0], sum), head->scale[g]);
         const bool lifted = form.head == BW_HEAD_D_M || form.head == BW_HEAD_K_MIN;
         return lifted ? _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), head->minimum[g], t) : t;
@@ -199,7 +205,7 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
             __m512i code[8];
             open_codes(code, form, codes);
             UNROLL for (int r = 0; r < n; r++) {
-                const __m512 t = group_product(form, &head, g, code, x, at + (size_t)r);
+                const __m512 t = group_product(form, &head, g, code, x, at + (size_t)r, n <= SPLIT_ROWS);
                 sums[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x->scale[at + (size_t)r]), sums[r]);
             }
         }
