@@ -519,7 +519,7 @@ static void conv_silu(float *out, const float *const *x, const float *w, int wid
         const __m256 m = _mm256_castsi256_ps(lanes(n - j));
         const float *wj = w + (size_t)(first + j) * (size_t)width;
         __m256 sum = _mm256_setzero_ps(), weights[4];
-        if (width == 4 && n - j >= 8) { /* the usual one; gathers are several times slower, with the same sum */
+        if (width == 4 && n - j >= 8) { /* the usual one: whole loads, turned; the rest gathers, with the same sum */
             turn_weights(weights, wj);
             UNROLLED for (int i = 0; i < 4; i++)
                 sum = _mm256_fmadd_ps(weights[i], _mm256_loadu_ps(x[i] + first + j), sum);

@@ -470,7 +470,7 @@ static void conv_silu(float *out, const float *const *x, const float *w, int wid
         const __mmask16 m = lanes(n - j);
         const float *wj = w + (size_t)(first + j) * (size_t)width;
         __m512 sum = _mm512_setzero_ps(), weights[4];
-        if (width == 4) { /* the usual one; gathers are several times slower */
+        if (width == 4) { /* the usual one: whole loads, turned; any other gathers */
             turn_weights(weights, wj, n - j);
             UNROLLED for (int i = 0; i < 4; i++)
                 sum = _mm512_fmadd_ps(weights[i], load(x[i] + first + j, m), sum);

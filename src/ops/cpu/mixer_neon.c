@@ -69,10 +69,11 @@ INLINE bw_neon_8 load_kv(const void *base, bool f16, size_t at, int left)
 }
 
 enum {
-    TILE_HEADS = 2, /* heads and positions of a score tile: 8 sums in 16 registers */
+    TILE_HEADS = 2,     /* heads and positions of a score tile: 8 sums in 16 registers */
     TILE_POSITIONS = 4,
-    TILE_COLUMNS = 32, /* of values */
-    KEYS_AT_ONCE = 16  /* positions that stay in the first cache while all heads pass */
+    TILE_COLUMNS = 32,  /* of values */
+    KEYS_AT_ONCE = 16,  /* positions that stay in the first cache while all heads pass */
+    PREFETCH_LINES = 32 /* asked for with a tile's keys: as much as four of 256 f16 take themselves */
 };
 
 /* What is read after this: asked for a little at a time, into the second cache. */
@@ -140,7 +141,7 @@ INLINE void score_page(float *s, const float *q, int n_heads, int d, const void 
                 UNROLL for (int j = 0; j < 4; j++)
                     row[j] = at + (size_t)(p + j < n ? p + j : n - 1) * (size_t)d;
                 if (h == 0)
-                    ask_ahead(next, 32);
+                    ask_ahead(next, PREFETCH_LINES);
                 if (h + 1 < n_heads)
                     score_tile(s + h * BW_PAGE + p, q + (size_t)h * (size_t)d, 2, d, scale, keys, f16, row);
                 else
@@ -216,7 +217,7 @@ INLINE void value_tiles(float *out, const float *s, const float *keep, int n_hea
                        d - i, &none);
 }
 
-/* See attend_pages: scores of a page and a factor for every query. */
+/* See attend_as: scores of a page and a factor for every query. */
 static size_t attn_scratch_bytes(int n_queries, int d)
 {
     (void)d;

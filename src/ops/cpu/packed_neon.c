@@ -7,7 +7,7 @@
  *
  *     t = dot * scale [+ (sum of q) * minimum];  sum += t * (scale of the row's group)
  *
- * in the order of the columns: the roundings of packed_avx512.c, so the same bits. How many rows share a
+ * in the order of the columns: the same order of roundings as in packed_avx512.c. How many rows share a
  * panel's codes, and how many registers of it are at work at a time, changes which registers hold the sums
  * and nothing else.
  *
