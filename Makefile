@@ -54,8 +54,9 @@ OPT ?= -O2 -g
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-format-truncation \
         -Werror=implicit-function-declaration $(if $(findstring clang,$(CC)),-Wno-unknown-warning-option) \
         $(if $(SANITIZE),-Wno-maybe-uninitialized)
-CFLAGS_ALL := -std=c17 -D_POSIX_C_SOURCE=200809L -DBW_VERSION='"$(VERSION)"' $(OPT) $(WARN) -fPIC \
-              -ffp-contract=off -fno-math-errno -pthread -Iinclude -Isrc $(PKG_CFLAGS) $(CFLAGS) $(SANITIZE)
+CFLAGS_OWN := -std=c17 -D_POSIX_C_SOURCE=200809L -DBW_VERSION='"$(VERSION)"' $(OPT) $(WARN) -fPIC \
+              -ffp-contract=off -fno-math-errno -pthread -Iinclude -Isrc
+CFLAGS_ALL := $(CFLAGS_OWN) $(PKG_CFLAGS) $(CFLAGS) $(SANITIZE)
 LDLIBS_ALL := $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SANITIZE)
 ADDRESS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 THREAD := -fsanitize=thread -fno-omit-frame-pointer
@@ -247,8 +248,8 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 # ---- the operations on ARM -----------------------------------------------------------------------
 
 # Cross-built and run by qemu where both are there: what needs no library but libc, linked statically,
-# with tests/arm/cmocka.h in cmocka's place; random tests try a quarter. On ARM itself the ordinary tests
-# run every level.
+# with tests/arm/cmocka.h in cmocka's place; random tests try a quarter. CFLAGS and LDFLAGS are for the machine
+# that builds: here ARM_CFLAGS and ARM_LDFLAGS count. On ARM itself the ordinary tests run every level.
 ARM_CC ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64-static -cpu neoverse-n1
 ARM_SRC := $(filter-out $(NOT_aarch64),$(sort $(wildcard src/base/*.c src/ops/*.c src/ops/cpu/*.c))) \
@@ -256,7 +257,7 @@ ARM_SRC := $(filter-out $(NOT_aarch64),$(sort $(wildcard src/base/*.c src/ops/*.
 ARM_TEST_SRC := $(sort $(wildcard tests/ops/test_*.c)) tests/unit/test_dequant.c tests/unit/test_pool.c
 ARM_OBJ := $(ARM_SRC:%.c=$(ARM)/%.o)
 ARM_TESTS := $(ARM_TEST_SRC:%.c=$(ARM)/%)
-ARM_FLAGS = $(filter-out $(PKG_CFLAGS) $(SANITIZE),$(CFLAGS_ALL))
+ARM_FLAGS = $(CFLAGS_OWN) $(ARM_CFLAGS)
 ifneq ($(filter test test-arm,$(GOALS)),)
   ifeq ($(shell command -v $(firstword $(ARM_RUN)) >/dev/null && test -e "$$($(ARM_CC) -print-file-name=libc.a)" && echo yes),)
     ARM_TESTS := tests/arm/missing.sh
@@ -276,7 +277,7 @@ $(ARM)/%.o: %.c $(ARM)/flags
 	$(Q)$(ARM_CC) $(ARM_FLAGS) $(LEVEL_FLAGS) -MMD -MP -c -o $@ $<
 $(ARM)/tests/%.elf: $(ARM)/tests/%.o $(ARM_OBJ) $(ARM)/sources
 	$(say) LD $@
-	$(Q)$(ARM_CC) -static -o $@ $< $(ARM_OBJ) $(LDFLAGS) -lm -pthread
+	$(Q)$(ARM_CC) -static -o $@ $< $(ARM_OBJ) $(ARM_LDFLAGS) -lm -pthread
 $(ARM)/tests/%: $(ARM)/tests/%.elf $(ARM)/flags
 	@printf '%s\n' '#!/bin/sh' 'BW_TEST_TRIES=$${BW_TEST_TRIES:-4} exec $(ARM_RUN) $< "$$@"' >$@ && chmod +x $@
 .PRECIOUS: $(ARM)/%.o $(ARM)/tests/%.elf

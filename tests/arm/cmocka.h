@@ -30,6 +30,7 @@ static inline __attribute__((unused)) int cmocka_run(const struct CMUnitTest *te
 {
     static const char *const results[] = { "[       OK ]", "[  FAILED  ]", "[  SKIPPED ]" };
     volatile int failed = 0;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a test that crashes has said its name */
     printf("[==========] Running %zu test(s).\n", n);
     for (volatile size_t i = 0; i < n; i++) {
         printf("[ RUN      ] %s\n", tests[i].name);

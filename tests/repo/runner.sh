@@ -42,6 +42,19 @@ expect a_failure_says_how_to_repeat_it '1 passed, 1 failed' 1 "to repeat: $dir/b
 expect a_failure_counts_whatever_the_exit_status '0 passed, 1 failed' 1 'one: but exits 0' lenient
 expect a_crash_is_a_failure '1 passed, 1 failed' 1 'exit status 139' crash
 expect a_crash_in_a_test_names_it '1 passed, 1 failed' 1 'FAILED: b' half
+cat >"$dir/dies.c" <<'END'
+#include "cmocka.h"
+#include <signal.h>
+static void a(void **state) { (void)state; }
+static void b(void **state) { (void)state; raise(SIGSEGV); }
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(a), cmocka_unit_test(b) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+END
+${CC:-cc} -Itests/arm -o "$dir/dies" "$dir/dies.c"
+expect a_crash_in_a_test_for_arm_names_it '1 passed, 1 failed' 1 'FAILED: b' dies
 expect a_program_without_tests_is_a_failure '0 passed, 1 failed' 1 'ran no test' silent
 expect a_program_past_its_limit_is_a_failure '1 passed, 1 failed' 1 'stopped after 1 s' slow
 expect a_missing_program_is_a_failure '0 passed, 1 failed' 1 'exit status 127' nowhere
