@@ -38,7 +38,8 @@ static bw_weight placed(bw_backend *be, const bw_weight *w)
 {
     bw_weight out;
     bw_error err;
-    check_ok(be->ops->place(be, &out, &(bw_place_args){ .type = w->type, .rows = w->rows, .cols = w->cols, .host = w->data, .int8 = w->int8 }, &err), err);
+    const bw_place_args args = { .type = w->type, .rows = w->rows, .cols = w->cols, .host = w->data, .int8 = w->int8 };
+    check_ok(be->ops->place(be, &out, &args, &err), err);
     return out;
 }
 
@@ -167,6 +168,18 @@ TEST(the_mixture_is_near_its_formula)
         }
 }
 
+/* Adds the squares of what a row is off by, and of what the mixture adds to it; 256 wide. */
+static void add_errors(double *error, double *size, const moe_case *m, int row, const float *got)
+{
+    double want[256];
+    const float *x = m->x + 256 * row;
+    exact_row(want, m, x);
+    for (int c = 0; c < 256; c++) {
+        *error += (got[c] - want[c]) * (got[c] - want[c]);
+        *size += (want[c] - x[c]) * (want[c] - x[c]);
+    }
+}
+
 /* With rounded rows: near the formula within what rounding to int8 costs, see docs/formats.md. */
 TEST(int8_experts_are_as_near_as_rounding_allows)
 {
@@ -177,17 +190,95 @@ TEST(int8_experts_are_as_near_as_rounding_allows)
             float *got = guarded_floats(5 * 256);
             run_case(&m, level, 2, 0, m.n, got);
             double error = 0, size = 0;
-            for (int r = 0; r < m.n; r++) {
-                double want[256];
-                exact_row(want, &m, m.x + 256 * r);
-                for (int c = 0; c < 256; c++) {
-                    const double change = want[c] - m.x[256 * r + c];
-                    error += (got[256 * r + c] - want[c]) * (got[256 * r + c] - want[c]);
-                    size += change * change;
-                }
-            }
+            for (int r = 0; r < m.n; r++)
+                add_errors(&error, &size, &m, r, got + 256 * r);
             /* two products deep, 0.5 / 127 / sqrt(3) of a group's largest value each, about three times its mean */
             check_that(sqrt(error / size) < 0.03, "%s %s: relative error %g", level, bw_dtype_get(type)->name, sqrt(error / size));
+            finish_case(&m);
+        }
+}
+
+/* ---- experts of many types ---- */
+
+/* Any type with blocks no wider than 256; a quantised one with rounded rows or without. */
+static bw_weight any_weight(int rows, int cols)
+{
+    return some_weight((bw_dtype)rnd_int(0, BW_DTYPE_COUNT - 1), rnd_int(0, 2) > 0, rows, cols);
+}
+
+static bw_expert any_expert(int ffn, int hidden)
+{
+    return (bw_expert){ any_weight(ffn, hidden), any_weight(ffn, hidden), any_weight(hidden, ffn) };
+}
+
+/* Every matrix of a type of its own; for certain an expert whose gate wants rounded rows and whose up wants them
+ * as they are, and one the other way round. */
+static moe_case make_mixed_case(int n_experts, int n_used, int n)
+{
+    moe_case m = make_case((bw_moe_shape){ n_experts, n_used, 256, 256 }, 256, n, BW_F32, BW_F32, false);
+    for (int e = 0; e < n_experts; e++)
+        m.experts[e] = any_expert(256, 256);
+    m.args.shared = any_expert(256, 256);
+    for (int i = 0; i < 2; i++) {
+        m.experts[i].gate = some_weight(i ? BW_Q6_K : BW_BF16, true, 256, 256);
+        m.experts[i].up = some_weight(i ? BW_F16 : BW_Q4_0, true, 256, 256);
+    }
+    return m;
+}
+
+TEST(experts_may_mix_types_and_rounded_rows_with_others)
+{
+    bw_cpu_kernels k;
+    each_level (level, k)
+        for (int i = 0; i < tries(8); i++) {
+            const int n = rnd_int(1, 9), r = rnd_int(0, n - 1), n_used = rnd_int(1, 5);
+            moe_case m = make_mixed_case(5, n_used, n);
+            float *got = guarded_floats((size_t)n * 256), *one = guarded_floats(256);
+            run_case(&m, level, 2, 0, n, got);
+            double error = 0, size = 0;
+            for (int row = 0; row < n; row++)
+                add_errors(&error, &size, &m, row, got + 256 * row);
+            check_that(sqrt(error / size) < 0.03, "%s n=%d used=%d: relative error %g", level, n, n_used, sqrt(error / size));
+            run_case(&m, level, 1, r, 1, one);
+            check_that(same_bits(one, got + 256 * r, 256), "%s used=%d, row %d of %d", level, n_used, r, n);
+            finish_case(&m);
+        }
+}
+
+/* Row r meets expert r % n_experts alone. Experts with rounded rows and others in one step: each row gets the bits
+ * that it gets where all experts are of its expert's kind. */
+TEST(a_rounded_expert_rounds_for_no_other)
+{
+    enum { EXPERTS = 6, ROWS = 13 };
+    bw_cpu_kernels k;
+    each_level (level, k)
+        for (int type = BW_Q8_0; type < BW_DTYPE_COUNT; type += 3) {
+            moe_case m = make_case((bw_moe_shape){ EXPERTS, 1, 256, 256 }, 256, ROWS, (bw_dtype)type, BW_Q8_0, false);
+            float *router = (float *)(uintptr_t)m.args.router.data, *mixed = guarded_floats(ROWS * 256);
+            float *kinds[] = { guarded_floats(ROWS * 256), guarded_floats(ROWS * 256) };
+            memset(router, 0, EXPERTS * 256 * sizeof *router);
+            for (int c = 0; c < EXPERTS; c++) {
+                router[257 * c] = 1;
+                ((float *)(uintptr_t)m.args.norm)[c] = 1;
+            }
+            for (int r = 0; r < ROWS; r++)
+                for (int c = 0; c < EXPERTS; c++)
+                    m.x[256 * r + c] = c == r % EXPERTS ? 3 : 0;
+            for (int int8 = 0; int8 < 2; int8++) {
+                for (int e = 0; e < EXPERTS; e++)
+                    m.experts[e].gate.int8 = m.experts[e].up.int8 = m.experts[e].down.int8 = int8;
+                run_case(&m, level, 2, 0, ROWS, kinds[int8]);
+            }
+            for (int e = 0; e < EXPERTS; e++)
+                m.experts[e].gate.int8 = m.experts[e].up.int8 = m.experts[e].down.int8 = e % 2;
+            run_case(&m, level, 2, 0, ROWS, mixed);
+            for (int r = 0; r < ROWS; r++) {
+                const int kind = r % EXPERTS % 2;
+                check_that(same_bits(mixed + 256 * r, kinds[kind] + 256 * r, 256), "%s %s row %d", level,
+                           bw_dtype_get((bw_dtype)type)->name, r);
+                check_that(!same_bits(mixed + 256 * r, kinds[!kind] + 256 * r, 256), "%s %s row %d: rounding shows nowhere",
+                           level, bw_dtype_get((bw_dtype)type)->name, r);
+            }
             finish_case(&m);
         }
 }
@@ -246,5 +337,6 @@ TEST(a_row_of_nan_harms_no_other)
 }
 
 TESTS_MAIN(ENTRY(the_mixture_is_near_its_formula), ENTRY(int8_experts_are_as_near_as_rounding_allows),
+           ENTRY(experts_may_mix_types_and_rounded_rows_with_others), ENTRY(a_rounded_expert_rounds_for_no_other),
            ENTRY(a_row_alone_and_any_number_of_threads_give_the_same_bits), ENTRY(ties_go_to_the_lower_index),
            ENTRY(a_row_of_nan_harms_no_other))
