@@ -4,8 +4,8 @@
 #include <assert.h>
 #include <stddef.h>
 
-/* Of a plain step of one row. A first plain kernel on an 8-bit dot product processor took 0.14 for each row more
- * (docs/performance.md); a head of 248,320 rows is an eighth to a fifth of the smaller models. */
+/* Of a plain step of one row: a guess until both are measured, which is within a few steps. A head of 248,320 rows is
+ * an eighth to a fifth of the smaller models. */
 static const double PRIOR_ROW = 0.15, PRIOR_HEAD = 0.12;
 
 /* Drafts per sequence; chains of a run. */
@@ -121,26 +121,32 @@ static void learn(bw_curve *c, const double *knots, double x, double seconds)
     if (!(c->level > 0))
         c->level = seconds / shape_at(c, knots, x);
     int i;
-    double part = locate(knots, x, &i);
-    part = part < 0.1 ? 0 : part > 0.9 ? 1 : part; /* a knot learns from what lies near it */
+    const double part = locate(knots, x, &i);
     c->now++;
     double ratio = seconds / (c->level * shape_at(c, knots, x));
-    const double weight = weight_now(c, i) * (1 - part) + weight_now(c, i + 1) * part;
+    double below = 1 - part, above = part;
+    if (i == 0 && part > 0) /* nothing of a step without drafts: the first draft may cost a whole tile of rows */
+        below = 0;
+    else if (part < 0.1 || part > 0.9) { /* a knot learns from what lies near it */
+        below = part < 0.1;
+        above = 1 - below;
+    }
+    const double weight = (weight_now(c, i) * below + weight_now(c, i + 1) * above) / (below + above);
     const double knot = 1 / (weight > UNKNOWN ? weight : UNKNOWN), level = 1 / (1 + (double)c->level_weight);
     if (c->level_weight < 3 && ratio < 1) { /* the first were disturbed */
         c->level *= ratio;
         ratio = 1;
-    } else if (weight < 3 && ratio < 1 / FARTHEST) {
-        move_knot(c, i, ratio, 1 - part);
-        move_knot(c, i + 1, ratio, part);
+    } else if (weight < 3 && ratio < 1 / FARTHEST && below + above > 0.5) { /* a share would not do */
+        move_knot(c, i, ratio, below);
+        move_knot(c, i + 1, ratio, above);
         ratio = 1;
     } else {
         const double far = weight < 0.5 ? FARTHEST_FIRST : FARTHEST;
         ratio = clamp(ratio, 1 / far, far);
     }
     const double gain = (ratio - 1) / (knot + level + 1);
-    move_knot(c, i, 1 + knot * gain, 1 - part);
-    move_knot(c, i + 1, 1 + knot * gain, part);
+    move_knot(c, i, 1 + knot * gain, below);
+    move_knot(c, i + 1, 1 + knot * gain, above);
     c->level *= 1 + level * gain;
     c->level_weight = (float)clamp(c->level_weight + 1, 0, STEADY);
     fill(c);
@@ -218,8 +224,9 @@ void bw_timing_learn_verify(bw_timing *timing, int n_seqs, int depth, int n_draf
     assert(n_seqs >= 1);
     bw_curve *c = &timing->verify[depth_bucket(depth)][seq_bucket(n_seqs)];
     const bw_curve *near = verify_curve(timing, n_seqs, depth);
-    if (near != c) { /* a new depth: what is known of another is little more than a guess */
+    if (near != c) { /* a new depth: what is known of another is little more than a guess, its level none at all */
         *c = *near;
+        c->level = c->level_weight = 0;
         for (int k = 0; k < BW_CURVE_KNOTS; k++)
             c->weight[k] = (float)clamp(c->weight[k], 0, 0.4);
     }
@@ -258,7 +265,8 @@ double bw_timing_measured(const bw_timing *timing, int n_seqs, int depth, int n_
 {
     const bw_curve *c = verify_curve(timing, n_seqs, depth);
     int i;
-    if (locate(verify_knots, (double)n_drafts / n_seqs, &i) >= 0.5)
+    const double part = locate(verify_knots, (double)n_drafts / n_seqs, &i);
+    if (part >= 0.5 || (i == 0 && part > 0)) /* only plain steps count for a plain one */
         i++;
     return weight_now(c, i);
 }

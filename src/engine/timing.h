@@ -9,7 +9,8 @@
  * The level follows every step, so a deeper context, or a machine that others use too, moves the times of all
  * lengths alike. The shape is learned where it was measured; what a measurement says beyond what was expected is
  * shared between the two as a Kalman filter would, by how uncertain each is. Between measured knots the shape is
- * interpolated, beyond them the prior's increments are scaled by the last measured ones; it never falls. Before
+ * interpolated, beyond them the prior's increments are scaled by the last measured ones; it never falls. A plain step
+ * is learned from plain steps alone: kernels work in tiles of rows, so that one draft may cost as much as many. Before
  * anything is measured a row adds PRIOR_ROW of a plain step, and a run of the head takes PRIOR_HEAD of one: only
  * ratios count then.
  * Pure: no clock; one thread at a time. */
@@ -46,7 +47,7 @@ double bw_timing_head(const bw_timing *timing, int n_chains);
 /* The most drafts a step may have so that it has at most twice the rows of one that was measured; 0 before a
  * plain step was. */
 int bw_timing_reach(const bw_timing *timing, int n_seqs, int depth);
-/* How many measurements of about so many drafts count for this; old ones count less. */
+/* How many measurements of about so many drafts count for this, for none those of none; old ones count less. */
 double bw_timing_measured(const bw_timing *timing, int n_seqs, int depth, int n_drafts);
 
 #endif

@@ -16,17 +16,18 @@ typedef struct machine {
     double soft;            /* of a row even where the step is flat */
     double depth_row;       /* of a row per 1K of depth */
     double head, head_row;  /* a run of the head */
+    int tile;               /* rows are worked on in so many at a time; 0: 1 */
 } machine;
 
 /* In thousandths of a plain step. */
 static const machine machines[] = {
-    { "weights only", 1, 0, 0.01, 0.002, 0.10, 0.002 },
-    { "a first plain kernel", 0.86, 0, 0.14, 0.004, 0.15, 0.015 },
-    { "flat, then linear", 1, 0.25, 0.02, 0.004, 0.12, 0.01 },
-    { "linear", 0, 1, 0, 0.01, 0.10, 0.03 },
-    { "dear drafts", 1, 0, 0.05, 0.002, 0.60, 0.05 },
-    { "hopeless drafts", 0.7, 0, 0.3, 0.002, 1.2, 0.1 },
-    { "deep attention", 0.9, 0, 0.06, 0.03, 0.08, 0.01 },
+    { "weights only", 1, 0, 0.01, 0.002, 0.10, 0.002, 0 },
+    { "a first plain kernel", 0.86, 0, 0.14, 0.004, 0.15, 0.015, 0 },
+    { "flat, then linear", 1, 0.25, 0.02, 0.004, 0.12, 0.01, 0 },
+    { "linear", 0, 1, 0, 0.01, 0.10, 0.03, 0 },
+    { "dear drafts", 1, 0, 0.05, 0.002, 0.60, 0.05, 0 },
+    { "hopeless drafts", 0.7, 0, 0.3, 0.002, 1.2, 0.1, 0 },
+    { "deep attention", 0.9, 0, 0.06, 0.03, 0.08, 0.01, 0 },
 };
 
 /* Keeping the head's keys and values is in every step that may draft. */
@@ -34,7 +35,7 @@ static const double UPKEEP = 1.005;
 
 static double verify_s(const machine *m, int n_seqs, int n_drafts, int depth)
 {
-    const int rows = n_seqs + n_drafts;
+    const int tile = m->tile ? m->tile : 1, rows = (n_seqs + n_drafts + tile - 1) / tile * tile;
     return 0.03 * (fmax(m->flat, m->row * rows) + m->soft * rows + m->depth_row * depth / 1024 * rows);
 }
 
@@ -117,6 +118,8 @@ typedef struct batch {
     int n_seqs, depth, n[MOST_SEQS]; /* drafts in the timelines */
     double tokens, seconds;          /* expected tokens, times without noise */
     double drafted;
+    const text *first; /* NULL, or another text of the first n_first sequences */
+    int n_first;
     bool inverted; /* decides for what it believes to be worst */
 } batch;
 
@@ -126,6 +129,11 @@ static void start(batch *b, int n_seqs, int depth)
     bw_draft_planner_init(&b->planner);
     for (int i = 0; i < n_seqs; i++)
         bw_draft_init(&b->policies[i], BW_DRAFT_AUTO);
+}
+
+static const text *text_of(const batch *b, const text *t, int i)
+{
+    return b->first && i < b->n_first ? b->first : t;
 }
 
 static void step(batch *b, const machine *m, const text *t)
@@ -141,8 +149,8 @@ static void step(batch *b, const machine *m, const text *t)
             asks[i].n = asks[i].n > 0 ? 0 : BW_MAX_DRAFTS;
         times.n_drafts += b->n[i];
         b->drafted += b->n[i];
-        b->tokens += expected_tokens(t, b->n[i]);
-        accepted[i] = throw_dice(t, b->n[i]);
+        b->tokens += expected_tokens(text_of(b, t, i), b->n[i]);
+        accepted[i] = throw_dice(text_of(b, t, i), b->n[i]);
         longest = asks[i].n > longest ? asks[i].n : longest;
     }
     const double verify = UPKEEP * verify_s(m, b->n_seqs, times.n_drafts, b->depth);
@@ -283,6 +291,68 @@ TEST(a_context_that_grows_is_followed)
     }
 }
 
+/* Tokens per second of the best of all numbers of drafts that are the same in every step, given where they are most
+ * likely to be accepted. */
+static double best_shared_rate(const batch *b, const machine *m, const text *t)
+{
+    double best = off_rate(m, b->n_seqs, b->depth), tokens = b->n_seqs, heads = 0, reach[MOST_SEQS];
+    int n[MOST_SEQS] = { 0 }, chains[BW_MAX_DRAFTS] = { 0 };
+    for (int i = 0; i < b->n_seqs; i++)
+        reach[i] = text_of(b, t, i)->accept[0];
+    for (int drafts = 1; drafts <= BW_MAX_DRAFTS * b->n_seqs; drafts++) {
+        int to = -1;
+        for (int i = 0; i < b->n_seqs; i++)
+            if (n[i] < BW_MAX_DRAFTS && (to < 0 || reach[i] > reach[to]))
+                to = i;
+        tokens += reach[to];
+        const int j = n[to]++, m0 = chains[j]++;
+        heads += head_s(m, m0 + 1) - (m0 > 0 ? head_s(m, m0) : 0);
+        reach[to] *= n[to] < BW_MAX_DRAFTS ? text_of(b, t, to)->accept[n[to]] : 0;
+        best = fmax(best, tokens / (UPKEEP * verify_s(m, b->n_seqs, drafts, b->depth) + heads));
+    }
+    return best;
+}
+
+/* Rows in tiles of 8 or 16: the first draft beside 16 sequences takes as long as 8 or 16 of them, which pays for those
+ * of many sequences, hardly for those of few. */
+TEST(a_time_that_jumps_with_the_first_draft_is_seen)
+{
+    double least_off = 100, least_best = 100, sum = 0;
+    int n = 0;
+    char off_at[128] = "", best_at[128] = "";
+    for (int tile = 4; tile <= 16; tile *= 2)
+        for (double jump = 0.04; jump < 0.4; jump *= 2) /* of a plain step, for 8 rows or a tile of 16 */
+            for (int n_first = 1; n_first <= 4; n_first *= 2)
+                for (double p = 0.5; p < 0.95; p += 0.2) {
+                    const double row = jump / (tile == 16 ? 16 : 8);
+                    const machine m = { tile == 4 ? "rows alone" : tile == 8 ? "tiles of 8" : "tiles of 16",
+                                        1 - 16 * row, 0, row, 0, 0.02, 0.002, tile == 4 ? 1 : tile };
+                    const text good = flat_text(p), bad = flat_text(0.1);
+                    double rates[RUNS], best = 0;
+                    for (int i = 0; i < RUNS; i++) {
+                        batch b;
+                        start(&b, 16, 0);
+                        b.first = &good;
+                        b.n_first = n_first;
+                        best = best_shared_rate(&b, &m, &bad);
+                        run(&b, &m, &bad, 200);
+                        rates[i] = run(&b, &m, &bad, 600);
+                    }
+                    qsort(rates, RUNS, sizeof *rates, ascending);
+                    char what[64];
+                    snprintf(what, sizeof what, "%d of %.1f, jump", n_first, p);
+                    note(&least_off, off_at, rates[RUNS / 2] / off_rate(&m, 16, 0), &m, 16, 0, what, jump);
+                    sum += rates[RUNS / 2] / best;
+                    n++;
+                    note(&least_best, best_at, rates[RUNS / 2] / best, &m, 16, 0, what, jump);
+                }
+    printf("[  NOTE    ] tiles, 600 / off         %.3f  (%s)\n", least_off, off_at);
+    printf("[  NOTE    ] tiles, 600 / best shared %.3f  (%s), mean %.4f\n", least_best, best_at, sum / n);
+    check_that(least_off >= 0.975, "%.3f of off: %s", least_off, off_at);
+    check_that(least_best >= 0.89, "%.3f of the best: %s", least_best, best_at);
+    check_that(sum / n >= 0.975, "%.3f of the best in the mean", sum / n);
+}
+
 TEST(a_decision_turned_round_is_caught)
 {
     worst w = { .off = 100, .start = 100, .best = 100 };
@@ -295,4 +365,4 @@ TEST(a_decision_turned_round_is_caught)
 
 TESTS_MAIN(ENTRY(deciding_is_never_much_slower_than_off_or_the_best_fixed_length),
            ENTRY(a_text_that_changes_is_followed_to_no_drafts_and_back), ENTRY(a_context_that_grows_is_followed),
-           ENTRY(a_decision_turned_round_is_caught))
+           ENTRY(a_time_that_jumps_with_the_first_draft_is_seen), ENTRY(a_decision_turned_round_is_caught))

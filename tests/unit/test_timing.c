@@ -121,6 +121,46 @@ TEST(batches_and_depths_are_learned_apart_and_begin_with_what_is_near)
     check_near(ratio(1, 100, 4, 0), truth(4) / truth(0), 0.02);
 }
 
+TEST(the_first_step_at_a_new_depth_tells_its_level)
+{
+    for (int first = 0; first <= 4; first += 2) {
+        bw_timing_init(&timing);
+        for (int k = 0; k < 20; k++)
+            for (int n = 0; n <= 4; n++)
+                bw_timing_learn_verify(&timing, 1, 100, n, truth(n));
+        bw_timing_learn_verify(&timing, 1, 3000, first, 2 * truth(first));
+        check_near(bw_timing_verify(&timing, 1, 3000, first), 2 * truth(first), 0.001);
+        check_near(ratio(1, 3000, 4, 0), truth(4) / truth(0), 0.02);
+    }
+}
+
+/* Rows in tiles of 8 and 16: the first draft beside 16 sequences costs as much as 8. */
+TEST(steps_with_few_drafts_say_nothing_of_a_plain_one)
+{
+    const int seqs[] = { 16, 64 };
+    for (int i = 0; i < 2; i++) {
+        const int s = seqs[i];
+        bw_timing_init(&timing);
+        for (int k = 0; k < 3; k++)
+            bw_timing_learn_verify(&timing, s, 100, 0, 30);
+        check(bw_timing_measured(&timing, s, 100, 0) > 1.9);
+        check(bw_timing_measured(&timing, s, 100, 1) == 0);
+        for (int k = 0; k < 500; k++)
+            bw_timing_learn_verify(&timing, s, 100, 1 + k % 3, 32);
+        check(bw_timing_measured(&timing, s, 100, 0) < 1.9);
+        check(bw_timing_measured(&timing, s, 100, 1) > 1.9);
+        for (int k = 0; k < 3; k++)
+            bw_timing_learn_verify(&timing, s, 100, 0, 30);
+        check(bw_timing_measured(&timing, s, 100, 0) > 1.9);
+        for (int k = 0; k < 60; k++)
+            bw_timing_learn_verify(&timing, s, 100, 2 * (k % 2), k % 2 ? 32 : 30);
+        check_near(ratio(s, 100, 2, 0), 32.0 / 30, 0.03);
+        for (int k = 0; k < 150; k++) /* a machine that gets faster does so without drafts too */
+            bw_timing_learn_verify(&timing, s, 100, 1, 16);
+        check_near(bw_timing_verify(&timing, s, 100, 0), 15, 0.15);
+    }
+}
+
 TEST(a_step_reaches_twice_as_far_as_was_measured)
 {
     bw_timing_init(&timing);
@@ -143,4 +183,6 @@ TESTS_MAIN(ENTRY(before_anything_is_measured_more_takes_longer), ENTRY(what_is_m
            ENTRY(a_disturbed_step_moves_little_and_a_disturbed_first_one_is_forgotten),
            ENTRY(a_machine_that_slows_down_slows_all_lengths_alike),
            ENTRY(batches_and_depths_are_learned_apart_and_begin_with_what_is_near),
+           ENTRY(the_first_step_at_a_new_depth_tells_its_level),
+           ENTRY(steps_with_few_drafts_say_nothing_of_a_plain_one),
            ENTRY(a_step_reaches_twice_as_far_as_was_measured))
