@@ -192,8 +192,8 @@ static int wait_of(const bw_draft_policy *policy)
 }
 
 /* Sequences that do not draft and have waited long enough try one, and those with them that waited half of it: a
- * run of the head is shared. */
-static void probe(bw_draft_planner *p, const tally *best, bw_draft_ask *asks, int n_asks, int budget)
+ * run of the head is shared. True: some do. */
+static bool probe(bw_draft_planner *p, const tally *best, bw_draft_ask *asks, int n_asks, int budget)
 {
     bool due = false;
     for (int i = 0; i < n_asks; i++) {
@@ -204,7 +204,7 @@ static void probe(bw_draft_planner *p, const tally *best, bw_draft_ask *asks, in
         due |= is_auto(&asks[i]) && asks[i].n == 0 && asks[i].most > 0 && policy->idle >= wait_of(policy);
     }
     if (!due)
-        return;
+        return false;
     int n_probes = 0;
     for (int i = 0; i < n_asks; i++) {
         bw_draft_policy *policy = asks[i].policy;
@@ -225,6 +225,7 @@ static void probe(bw_draft_planner *p, const tally *best, bw_draft_ask *asks, in
             fade(&policy->record, j, MEMORY_OF_PROBES);
         policy->idle = 0;
     }
+    return can;
 }
 
 /* One length, for all that draft, whose time is old. */
@@ -275,8 +276,7 @@ void bw_draft_plan(bw_draft_planner *p, bw_draft_ask *asks, int n_asks, int budg
             asks[i].n = 0;
     t = fixed;
     grow(&t, asks, n_asks, n);
-    probe(p, &t, asks, n_asks, fixed.drafts + room);
-    if (n > 0)
+    if (!probe(p, &t, asks, n_asks, fixed.drafts + room) && n > 0) /* one thing at a time: a probe is paid for */
         explore(p, &t, asks, n_asks, fixed.drafts + room);
 }
 

@@ -169,6 +169,27 @@ TEST(drafts_go_where_they_are_accepted_and_into_the_budget)
                sum[3]);
 }
 
+TEST(a_probe_that_was_paid_for_is_made)
+{
+    bw_draft_policy p[4];
+    int n[4], probes = 0;
+    bw_draft_planner_init(&planner);
+    for (int i = 0; i < 4; i++)
+        bw_draft_init(&p[i], BW_DRAFT_AUTO);
+    for (int i = 0; i < 2000; i++) { /* two sequences draft, two do not */
+        const int all = plan(p, 4, 8, 32, n);
+        for (int k = 0; k < 4; k++) {
+            check(!p[k].probing || n[k] > 0);
+            probes += p[k].probing;
+        }
+        teach(4, all, 0.05, 0.1);
+        for (int k = 0; k < 4; k++)
+            if (n[k] > 0)
+                bw_draft_learn(&planner, &p[k], n[k], k % 2 ? n[k] : 0);
+    }
+    check_that(probes >= 10, "%d probes", probes);
+}
+
 TESTS_MAIN(ENTRY(a_fixed_length_is_kept_whatever_is_accepted),
            ENTRY(nothing_is_drafted_before_a_plain_step_was_measured),
            ENTRY(more_is_drafted_the_more_is_accepted_and_the_cheaper_it_is),
@@ -176,4 +197,4 @@ TESTS_MAIN(ENTRY(a_fixed_length_is_kept_whatever_is_accepted),
            ENTRY(what_is_never_accepted_is_given_up_at_once_and_probed_ever_less),
            ENTRY(drafting_comes_back_when_drafts_are_right_again),
            ENTRY(a_new_sequence_begins_with_what_others_taught),
-           ENTRY(drafts_go_where_they_are_accepted_and_into_the_budget))
+           ENTRY(drafts_go_where_they_are_accepted_and_into_the_budget), ENTRY(a_probe_that_was_paid_for_is_made))
