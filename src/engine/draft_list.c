@@ -17,12 +17,15 @@ static int find(const bw_draft_list *list, int32_t id)
     return low;
 }
 
-static bool wanted(const bw_draft_list *list, int32_t id)
+static bool in_range(const bw_draft_list *list, int32_t id)
 {
-    if (id < list->n_first || id >= list->n_tokens)
-        return false;
+    return id >= list->n_first && id < list->n_tokens;
+}
+
+static bool listed(const bw_draft_list *list, int32_t id)
+{
     const int at = find(list, id);
-    return at == list->n || list->ids[at] != id;
+    return at < list->n && list->ids[at] == id;
 }
 
 static void insert(bw_draft_list *list, int32_t id)
@@ -40,6 +43,34 @@ static void take_out(bw_draft_list *list, int32_t id)
     memmove(list->ids + at, list->ids + at + 1, (size_t)(list->n - at) * sizeof *list->ids);
 }
 
+static int next_place(const bw_draft_list *list, int at)
+{
+    return at + 1 < BW_DRAFT_LIST ? at + 1 : list->n_fixed;
+}
+
+/* A listed one that came again is the youngest: those after it move up. A fixed one stays. */
+static void come_again(bw_draft_list *list, int32_t id)
+{
+    int at = 0;
+    while (list->order[at] != id)
+        at++;
+    if (at < list->n_fixed)
+        return;
+    for (int next = next_place(list, at); next != list->oldest; at = next, next = next_place(list, next))
+        list->order[at] = list->order[next];
+    list->order[at] = id;
+}
+
+static void come_first(bw_draft_list *list, int32_t id)
+{
+    if (list->n == BW_DRAFT_LIST)
+        take_out(list, list->order[list->oldest]);
+    list->order[list->oldest] = id;
+    list->oldest = next_place(list, list->oldest);
+    insert(list, id);
+    list->changed = true;
+}
+
 void bw_draft_list_init(bw_draft_list *list, int n_first, int n_tokens)
 {
     *list = (bw_draft_list){ .n_first = n_first, .n_tokens = n_tokens, .changed = true };
@@ -48,7 +79,7 @@ void bw_draft_list_init(bw_draft_list *list, int n_first, int n_tokens)
 void bw_draft_list_fix(bw_draft_list *list, const int32_t *tokens, int n)
 {
     for (int i = 0; i < n && list->n < BW_DRAFT_LIST_FIXED; i++)
-        if (wanted(list, tokens[i])) {
+        if (in_range(list, tokens[i]) && !listed(list, tokens[i])) {
             list->order[list->n] = tokens[i];
             insert(list, tokens[i]);
         }
@@ -61,13 +92,11 @@ void bw_draft_list_read(bw_draft_list *list, const int32_t *tokens, int n)
 {
     for (; list->n_read < n; list->n_read++) {
         const int32_t id = tokens[list->n_read];
-        if (!wanted(list, id))
+        if (!in_range(list, id))
             continue;
-        if (list->n == BW_DRAFT_LIST)
-            take_out(list, list->order[list->oldest]);
-        list->order[list->oldest] = id;
-        list->oldest = list->oldest + 1 < BW_DRAFT_LIST ? list->oldest + 1 : list->n_fixed;
-        insert(list, id);
-        list->changed = true;
+        if (listed(list, id))
+            come_again(list, id);
+        else
+            come_first(list, id);
     }
 }

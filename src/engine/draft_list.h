@@ -1,9 +1,9 @@
 /* draft_list.h - the tokens a sequence may draft beside the most frequent ones.
  *
- * The head's logits are made for ids below n_first alone (ids of a byte-pair vocabulary are in the order of its merges,
- * so those are the most frequent) and for a list: tokens that every text may need (the added ones, which stand at
- * the end of the vocabulary, and the request's stop tokens), then those of the sequence's own prompt and answer,
- * of which the ones that came last stay. A function of the known tokens in their order alone: it is the same after
+ * The head's logits are made for ids below n_first alone (ids of a byte-pair vocabulary are in the order of its
+ * merges, so those are the most frequent; nothing checks it: another order costs acceptance, no more) and for a list:
+ * tokens that every text may need (the added ones, which stand at the end of the vocabulary, and the request's stop
+ * tokens), then those of the sequence's own prompt and answer, of which the ones that came last stay. A function of the known tokens in their order alone: it is the same after
  * a preemption, beside other sequences, with a cached prompt. Pure. */
 #ifndef BW_ENGINE_DRAFT_LIST_H
 #define BW_ENGINE_DRAFT_LIST_H
@@ -17,8 +17,8 @@ typedef struct bw_draft_list {
     int n_first, n_tokens;
     int n, n_fixed;
     int32_t ids[BW_DRAFT_LIST];   /* ascending */
-    int32_t order[BW_DRAFT_LIST]; /* the fixed ones, then the others: a ring, `oldest` of them leaves next */
-    int oldest;
+    int32_t order[BW_DRAFT_LIST]; /* the fixed ones, then the others: a ring by when each last came */
+    int oldest;                   /* place of the next to come; when full, of the one that leaves for it */
     int n_read;                   /* tokens of the sequence that were looked at */
     bool changed;                 /* since the caller last took it */
 } bw_draft_list;

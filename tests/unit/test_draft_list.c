@@ -50,6 +50,38 @@ TEST(the_latest_stay_and_the_fixed_ones_always)
         check(has(&list, text[i]) == (i >= 600 - (BW_DRAFT_LIST - 2)));
 }
 
+TEST(what_comes_again_is_young_again)
+{
+    bw_draft_list list;
+    const int32_t fixed[] = { 990, 995 }, again[] = { FIRST, 990, FIRST + 50 };
+    for (int start = 0; start < 400; start += 57) { /* the ring begins anywhere */
+        int32_t text[1000];
+        int n = 0;
+        for (int i = 0; i < start; i++)
+            text[n++] = FIRST + 300 + i % 300;
+        for (int i = 0; i < 101; i++)
+            text[n++] = FIRST + i;
+        for (int i = 0; i < 3; i++)
+            text[n++] = again[i];
+        for (int i = 0; i < BW_DRAFT_LIST - 4; i++)
+            text[n++] = FIRST + 600 + i;
+        bw_draft_list_init(&list, FIRST, TOKENS);
+        bw_draft_list_fix(&list, fixed, 2);
+        bw_draft_list_read(&list, text, n);
+        check_int(list.n, BW_DRAFT_LIST);
+        check_sorted(&list);
+        for (int i = 0; i < 101; i++)
+            check(has(&list, FIRST + i) == (i == 0 || i == 50));
+        check(has(&list, 990) && has(&list, 995) && has(&list, text[n - 1]));
+        text[n] = FIRST + 700; /* listed: nobody leaves */
+        text[n + 1] = FIRST + 200;
+        bw_draft_list_read(&list, text, n + 1);
+        check(has(&list, FIRST) && has(&list, FIRST + 50));
+        bw_draft_list_read(&list, text, n + 2);
+        check(!has(&list, FIRST) && has(&list, FIRST + 50));
+    }
+}
+
 TEST(no_more_than_so_many_are_fixed)
 {
     bw_draft_list list;
@@ -97,6 +129,7 @@ TEST(it_says_when_it_changed)
     check(!list.changed);
 }
 
-TESTS_MAIN(ENTRY(only_tokens_outside_the_frequent_ones_are_listed_once), ENTRY(the_latest_stay_and_the_fixed_ones_always),
+TESTS_MAIN(ENTRY(only_tokens_outside_the_frequent_ones_are_listed_once),
+           ENTRY(the_latest_stay_and_the_fixed_ones_always), ENTRY(what_comes_again_is_young_again),
            ENTRY(no_more_than_so_many_are_fixed), ENTRY(it_does_not_matter_how_a_text_was_cut),
            ENTRY(it_says_when_it_changed))
