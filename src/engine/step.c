@@ -103,12 +103,14 @@ static double lap(uint64_t *mark)
     return (double)since * 1e-9;
 }
 
-/* What the step's drafts are chosen from; NULL: all tokens, as an evaluation of the head wants. */
+/* What the step's drafts are chosen from; NULL: all tokens, as an evaluation of the head wants for its first chain. */
 static const bw_draft_vocab *draft_vocab(const bw_engine *e)
 {
-    for (int i = 0; i < e->host.n_chains; i++)
-        if (e->host.owners[e->host.chain_spans[i]]->n_draft_logits > 0)
+    for (int i = 0; i < e->host.n_chains; i++) {
+        const bw_sequence *s = e->host.owners[e->host.chain_spans[i]];
+        if (s->n_draft_logits > 0 && s->n_generated == 0)
             return NULL;
+    }
     return e->draft_vocab.n_first > 0 ? &e->draft_vocab : NULL;
 }
 

@@ -229,7 +229,7 @@ typedef struct bw_sample_args {
     const float *logits; /* [n, vocab] */
     int vocab, n_tokens;
     /* NULL: all ids. Otherwise logits [n, n_first + room] are those of project_draft, any other token counts as
-     * impossible, and nobody asks for damage, log-probabilities or any_row. */
+     * impossible (any_row frees holes alone), and nobody asks for damage or log-probabilities. */
     const bw_draft_vocab *only;
     const int32_t *holes; /* [n_holes] ids below n_tokens that are no tokens either */
     int n_holes;

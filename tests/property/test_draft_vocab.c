@@ -138,5 +138,48 @@ TEST(rounds_do_not_depend_on_company)
     bw_model_close(model);
 }
 
+/* One that wants the head's logits makes the whole vocabulary's for all, in that step alone. */
+TEST(an_evaluation_beside_it_does_not_change_the_rounds_after_its_first_token)
+{
+    run *alone = calloc(1, sizeof *alone), *beside = calloc(1, sizeof *beside), *eval = calloc(1, sizeof *eval);
+    for (int i = 0; i < 6; i++) {
+        tiny_shape shape;
+        bw_error err;
+        bw_seq_id id;
+        bw_model *model = open_model(tiny_model(&shape), NULL, 2, BW_ACTIVATIONS_AUTO);
+        bw_engine *one = engine_with(model, 16, 1), *two = engine_with(model, 16, 2);
+        float *logits = calloc(2 * (size_t)bw_model_get_info(model)->vocab, sizeof *logits);
+        int32_t ids[PROMPT], short_ids[5];
+        random_prompt(ids, PROMPT, shape.vocab);
+        random_prompt(short_ids, 5, 16);
+        bw_request r = random_request(model, short_ids, 5), e = greedy_request(model, ids, PROMPT, 4 * ANSWER);
+        run_request(one, &r, alone);
+        *beside = *eval = (run){ 0 };
+        e.draft = 1;
+        e.n_draft_logits = 2;
+        e.draft_logits = logits;
+        e.user = eval;
+        r.user = beside;
+        check_ok(bw_engine_submit(two, &e, &id, &err), err);
+        for (bool started = false; !bw_engine_idle(two);) {
+            check_ok(bw_engine_step(two, &err), err);
+            for (bw_event event; bw_engine_event(two, &event);)
+                keep_event(event.user, &event);
+            if (!started && eval->n_tokens > 0) {
+                check_ok(bw_engine_submit(two, &r, &id, &err), err);
+                started = true;
+            }
+        }
+        check_int(eval->n_tokens, 4 * ANSWER);
+        check_same_run(beside, alone, "beside an evaluation");
+        check_same_rounds(beside, alone);
+        bw_engine_destroy(one), bw_engine_destroy(two);
+        bw_model_close(model);
+        free(logits);
+    }
+    free(alone), free(beside), free(eval);
+}
+
 TESTS_MAIN(ENTRY(the_answer_is_the_same_from_any_part_of_the_vocabulary), ENTRY(tokens_of_the_prompt_are_drafted),
-           ENTRY(rounds_do_not_depend_on_company))
+           ENTRY(rounds_do_not_depend_on_company),
+           ENTRY(an_evaluation_beside_it_does_not_change_the_rounds_after_its_first_token))
