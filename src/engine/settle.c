@@ -38,7 +38,8 @@ static void count_verify(bw_engine *e, bw_sequence *s, int n_drafts, int n_accep
     bw_draft_learn(&e->planner, &s->policy, n_drafts, n_accepted);
     e->first_drafts++;
     e->first_accepted += n_accepted > 0;
-    if (!e->warned_head && !s->force_drafts && !s->usage.simulated && e->first_drafts >= HEAD_TRIAL && e->first_accepted * 100 < e->first_drafts) {
+    if (!e->warned_head && !s->force_drafts && !s->usage.simulated && e->first_drafts >= HEAD_TRIAL &&
+        e->first_accepted * 100 < e->first_drafts) {
         e->warned_head = true;
         bw_log(BW_LOG_WARNING, "%s: the MTP head is loaded, but %lld of %lld first drafts were accepted: its weights do "
                "not fit this model, or the text is far from what it was trained on; drafting costs time here",
