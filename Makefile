@@ -131,7 +131,7 @@ AVXVNNI := $(AVX2) -mavxvnni
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
 NEON := -march=armv8.2-a+dotprod
 
-# What was built with other flags, or from other files, is stale: four stamps, rewritten on a change.
+# What was built with other flags, or from other files, is stale: six stamps, rewritten on a change.
 $(BUILD)/flags: STAMP = $(CC) $(CFLAGS_ALL) $(AVX2) $(AVXVNNI) $(AVX512) $(NEON) $(LDLIBS_ALL) $(SERVER_LIBS)
 $(BUILD)/sources: STAMP = $(LIB_SRC) $(SERVER_SRC) $(BENCH_SRC) $(CLI_SRC)
 $(BUILD)/page: STAMP = $(WEB_FILES)

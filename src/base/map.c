@@ -45,16 +45,16 @@ void bw_map_close(bw_map *map)
 
 /* Pages of the usual size, though huge ones would be there sooner: a measurement on this memory should find what it
  * finds on a mapped file. */
-bw_status bw_map_create(bw_map *map, unsigned char **out, uint64_t bytes, const char *what, bw_error *err)
+bw_status bw_map_create(bw_map *map, unsigned char **data, uint64_t bytes, const char *what, bw_error *err)
 {
     *map = (bw_map){ 0 };
-    *out = NULL;
-    void *data = bytes == (size_t)bytes ? mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
-                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
-    if (data == MAP_FAILED)
+    *data = NULL;
+    void *memory = bytes == (size_t)bytes ? mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
+                                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+    if (memory == MAP_FAILED)
         return bw_fail(err, BW_E_MEMORY, "%s: the system does not give %" PRIu64 " bytes", what, bytes);
-    *map = (bw_map){ data, bytes };
-    *out = data;
+    *map = (bw_map){ memory, bytes };
+    *data = memory;
     return BW_OK;
 }
 

@@ -1,7 +1,8 @@
 /* mem.c - tagged allocation. A 64-byte header before each block holds its size and tag, so that
  * freeing needs neither and the block itself stays aligned for any vector load. Cleared blocks come
- * from calloc: large ones are mapped untouched, so a KV pool costs memory only as it fills. Large blocks are mapped here,
- * their header on a page before the first huge one. */
+ * from calloc. Large blocks are mapped here in huge pages, untouched, their header on a page before the first of them:
+ * a KV pool costs memory only as it fills, in steps of 2 MiB for every layer and array where the system gives such
+ * pages. */
 #define _GNU_SOURCE /* MAP_ANONYMOUS, madvise */
 #include "base/mem.h"
 

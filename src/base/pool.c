@@ -27,7 +27,7 @@
 enum {
     UNIT_BITS = 20,
     LINE = 64,
-    SPIN_NS = 50000,         /* longer than what lies between two operations of a step */
+    SPIN_NS = 50000,         /* a choice: what lies between two operations of a step should be shorter */
     SPINS_PER_LOOK = 64,     /* at the clock */
     YIELDS_BEFORE_SLEEP = 64 /* lets the others run where the machine is busy */
 };
@@ -83,7 +83,7 @@ static inline void relax(void)
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory"); /* `yield` is over at once on most of them */
+    __asm__ volatile("isb" ::: "memory"); /* rather than `yield`, which need not wait at all */
 #endif
 }
 
@@ -288,10 +288,8 @@ bw_status bw_pool_create(bw_pool **out, int n_threads, bw_error *err)
     return bw_pool_create_with(out, n_threads, NULL, err);
 }
 
-void bw_pool_destroy(bw_pool *pool)
+void bw_pool_end_workers(bw_pool *pool)
 {
-    if (!pool)
-        return;
     pthread_mutex_lock(&pool->lock);
     atomic_store(&pool->quit, true);
     atomic_fetch_add(&pool->run, 1); /* seen together with quit, so its job is never read */
@@ -299,6 +297,15 @@ void bw_pool_destroy(bw_pool *pool)
     pthread_mutex_unlock(&pool->lock);
     for (int i = 0; i < pool->n_started; i++)
         pthread_join(pool->workers[i].handle, NULL);
+    pool->n_started = 0;
+    pool->n_threads = pool->n_useful = 1;
+}
+
+void bw_pool_destroy(bw_pool *pool)
+{
+    if (!pool)
+        return;
+    bw_pool_end_workers(pool);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
     bw_mem_free(pool->shares);
@@ -326,11 +333,6 @@ void bw_pool_pin(bw_pool *pool)
         CPU_SET(processor, &one);
         pthread_setaffinity_np(w->handle, sizeof one, &one); /* where it fails the thread stays free */
     }
-}
-
-int bw_pool_owner(const bw_pool *pool, int unit, int n_units)
-{
-    return (int)((int64_t)unit * pool->n_threads / n_units);
 }
 
 static void run_units(bw_pool *pool, const job *j)

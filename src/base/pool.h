@@ -5,9 +5,9 @@
  * too. Which thread runs which unit never changes a result: a unit owns its outputs.
  *
  * Every thread takes the units of its own share first: neighbouring units, the same ones whenever as
- * many are run. So a thread meets the same weights at every step, in its caches and, where it wrote
- * them first (NUMA), in its own node's memory, and reads them as one stream. Then it helps the others,
- * unit by unit, so that no unit waits for a thread that the system has put aside. */
+ * many are run. So a thread meets the same weights at every step, in its caches, and reads them as one
+ * stream. Then it helps the others, unit by unit, so that no unit waits for a thread that the system has
+ * put aside. */
 #ifndef BW_BASE_POOL_H
 #define BW_BASE_POOL_H
 
@@ -28,6 +28,8 @@ bw_status bw_pool_create(bw_pool **out, int n_threads, bw_error *err);
 /* The same; options NULL: the defaults, all zero. */
 bw_status bw_pool_create_with(bw_pool **out, int n_threads, const bw_pool_options *options, bw_error *err);
 void bw_pool_destroy(bw_pool *pool); /* takes NULL; no run may be in flight */
+/* Ends the workers for good: the caller runs all units itself from now on. No run may be in flight. */
+void bw_pool_end_workers(bw_pool *pool);
 int bw_pool_threads(const bw_pool *pool);
 
 /* From now on worker t (>= 1) stays on the t-th processor that the calling thread may use, modulo their number, where
@@ -39,10 +41,5 @@ void bw_pool_pin(bw_pool *pool);
  * caller at a time, and never from inside a unit. Everything written before the call is visible to the
  * units, everything a unit wrote is visible after it. */
 void bw_pool_for(bw_pool *pool, int n_units, void (*fn)(void *arg, int unit, int thread), void *arg);
-
-/* The thread in whose share `unit` of n_units lies, floor(unit * n_threads / n_units): it runs the unit unless
- * another was done with its own share before. Two runs whose units have the same owners meet the same memory on the
- * same threads: what packs a matrix in units of n rows first touches it where products in units of n rows read it. */
-int bw_pool_owner(const bw_pool *pool, int unit, int n_units);
 
 #endif

@@ -154,25 +154,33 @@ TEST(a_run_of_as_many_units_as_there_may_be_runs_each_once)
 
 /* ---- shares ---- */
 
-TEST(shares_are_neighbouring_units_of_equal_number)
+/* The thread in whose share a unit lies. */
+static int owner_of(int unit, int n_units, int n_threads)
 {
-    for (size_t k = 0; k < BW_COUNT(some_threads); k++) {
-        const int n_threads = some_threads[k];
-        bw_pool *pool = start(n_threads, NULL);
-        for (int n = 1; n < 200; n++) {
-            int count[MAX_THREADS] = { 0 };
-            for (int unit = 0; unit < n; unit++) {
-                const int owner = bw_pool_owner(pool, unit, n);
-                check(owner >= 0 && owner < n_threads);
-                check(unit == 0 ? owner == 0 : owner >= bw_pool_owner(pool, unit - 1, n));
-                count[owner]++;
-            }
-            for (int t = 0; t < n_threads; t++)
-                check_that(count[t] == n / n_threads || count[t] == (n + n_threads - 1) / n_threads,
-                           "%d threads, %d units: thread %d owns %d", n_threads, n, t, count[t]);
-        }
-        bw_pool_destroy(pool);
-    }
+    return (int)((int64_t)unit * n_threads / n_units);
+}
+
+static int threads_of_process(void)
+{
+    char line[256];
+    int n = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "Threads:", 8) == 0)
+            n = (int)strtol(line + 8, NULL, 10);
+    if (f)
+        fclose(f);
+    return n;
+}
+
+typedef struct who {
+    int of[200];
+} who;
+
+static void note_thread(void *arg, int unit, int thread)
+{
+    who *w = arg;
+    w->of[unit] = thread;
 }
 
 typedef struct meeting {
@@ -199,7 +207,7 @@ TEST(every_thread_begins_with_its_own_share)
             meeting m = { .n_awaited = threads[k] };
             bw_pool_for(pool, threads[k], meet, &m);
             for (int i = 0; i < threads[k]; i++)
-                check_int(m.thread_of[i], bw_pool_owner(pool, i, threads[k]));
+                check_int(m.thread_of[i], owner_of(i, threads[k], threads[k]));
         }
         bw_pool_destroy(pool);
     }
@@ -210,14 +218,13 @@ typedef struct hostage {
     int n_units;
     bool by_owner;        /* unit 0 runs on its own thread */
     _Atomic int n_helped; /* units that ran on another thread than their own */
-    bw_pool *pool;
 } hostage;
 
 /* Unit 0 ends only when all others are done: those of its own share too. */
 static void hold_first(void *arg, int unit, int thread)
 {
     hostage *h = arg;
-    const bool by_owner = bw_pool_owner(h->pool, unit, h->n_units) == thread;
+    const bool by_owner = owner_of(unit, h->n_units, 2) == thread;
     if (unit == 0) {
         h->by_owner = by_owner;
         while (h->n_others_done < h->n_units - 1)
@@ -232,12 +239,33 @@ TEST(who_has_finished_helps_the_others)
 {
     bw_pool *pool = start_all(2);
     for (int round = 0; round < 100; round++) {
-        hostage h = { .n_units = rnd_int(2, 100), .pool = pool };
+        hostage h = { .n_units = rnd_int(2, 100) };
         bw_pool_for(pool, h.n_units, hold_first, &h);
         /* Whoever held unit 0, the other ran all the rest. */
         check_int(h.n_others_done, h.n_units - 1);
         check_int(h.n_helped, h.by_owner ? (h.n_units + 1) / 2 - 1 : 0);
     }
+    bw_pool_destroy(pool);
+}
+
+TEST(a_pool_whose_workers_were_ended_is_the_caller_alone)
+{
+    static tally t;
+    const int before = threads_of_process();
+    bw_pool *pool = start_all(6);
+    check_int(threads_of_process(), before + 5);
+    run_and_check(pool, &t, 100, 1);
+    bw_pool_end_workers(pool);
+    check_int(bw_pool_threads(pool), 1);
+    for (int wait = 0; wait < 2000 && threads_of_process() > before; wait++)
+        sleep_us(1000); /* the system may still list one that was joined */
+    check_int(threads_of_process(), before);
+    who w;
+    memset(&w, -1, sizeof w);
+    bw_pool_for(pool, 200, note_thread, &w);
+    for (int i = 0; i < 200; i++)
+        check_int(w.of[i], 0);
+    bw_pool_end_workers(pool);
     bw_pool_destroy(pool);
 }
 
@@ -481,7 +509,7 @@ TEST(processors_are_those_this_process_may_use)
 
 TESTS_MAIN(ENTRY(every_unit_runs_exactly_once_on_any_number_of_threads), ENTRY(every_unit_runs_exactly_once_under_random_delays),
            ENTRY(thousands_of_runs_follow_each_other_without_a_pause), ENTRY(a_run_of_as_many_units_as_there_may_be_runs_each_once),
-           ENTRY(shares_are_neighbouring_units_of_equal_number), ENTRY(every_thread_begins_with_its_own_share),
+           ENTRY(a_pool_whose_workers_were_ended_is_the_caller_alone), ENTRY(every_thread_begins_with_its_own_share),
            ENTRY(who_has_finished_helps_the_others), ENTRY(an_idle_pool_uses_no_processor),
            ENTRY(no_more_threads_work_than_there_are_processors), ENTRY(a_pool_that_cannot_be_made_says_so),
            ENTRY(pools_live_beside_each_other), ENTRY(pinned_workers_stay_on_one_of_the_allowed_processors_each),
