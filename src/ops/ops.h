@@ -55,7 +55,7 @@ typedef struct bw_place_args {
     bw_dtype type;
     int rows, cols;
     const void *host; /* as the file has it, no alignment promised; NULL for place_bytes */
-    bool int8;        /* round activations; a float matrix never does */
+    bool int8;        /* round activations; a float matrix and a table of rows never do */
     bw_use use;
     void *room;       /* for the copy: place_bytes of backend memory, 64-byte aligned, that outlive the weight;
                        * NULL: place takes memory, unplace gives it back */
@@ -306,7 +306,7 @@ typedef struct bw_ops {
     void (*sync)(bw_backend *be); /* the end of a step: the host may look */
 
     /* Bytes of the copy that place would make; 0: the weight stays in the host's data. note (may be NULL): how
-     * this type is multiplied, static text such as "integer dots". */
+     * this type is multiplied, static text such as "integer dots"; left alone for a table of rows. */
     uint64_t (*place_bytes)(const bw_backend *be, const bw_place_args *args, const char **note);
     /* Takes a matrix. Host data that is not copied must outlive the weight.
      * BW_E_FORMAT: no whole number of blocks in a row. BW_E_MEMORY: none for the copy, where room is NULL. */
@@ -361,6 +361,7 @@ struct bw_backend { /* first member of every backend's own struct */
  * BW_E_ARGUMENT: no such level, or it cannot run here (the message lists those that can). */
 bw_status bw_cpu_backend_create(bw_backend **out, int n_threads, const char *level, bw_error *err);
 void bw_cpu_backend_pin(bw_backend *be); /* its workers stay on a processor each: bw_pool_pin */
+void bw_cpu_backend_end_workers(bw_backend *be); /* the caller's thread alone from now on; before reserve */
 
 /* Bytes of the arrays above, for the memory plan. */
 uint64_t bw_kv_layer_page_bytes(bw_kv_codec codec, const bw_attn_shape *shape); /* k and v of one page */

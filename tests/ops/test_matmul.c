@@ -1,4 +1,9 @@
 /* test_matmul.c - products at every level and of every type, against sums written down in double. */
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "base/cpuid.h"
 #include "lib/ops_check.h"
 #include "ops/cpu/q8.h"
@@ -361,6 +366,35 @@ TEST(logits_of_a_draft_vocabulary_are_columns_of_all_logits)
         }
 }
 
+/* Multiplies by weights in an order that the reference kernels do not read. */
+static void multiply_misplaced(void)
+{
+    const struct rlimit none = { 0, 0 };
+    const bw_op_limits limits = limits_for(1, 64, 16);
+    float x[64] = { 0 }, y[16], *out = y;
+    bw_weight w = random_weight(BW_Q8_0, 16, 64, true);
+    w.packed = true;
+    signal(SIGABRT, SIG_DFL);
+    setrlimit(RLIMIT_CORE, &none);
+    bw_backend *be = backend_for("ref", 1, &limits);
+    if (!freopen("/dev/null", "w", stderr))
+        _exit(2);
+    be->ops->project(be, x, 1, NULL, 0, &w, &out, 1);
+    _exit(0);
+}
+
+TEST(weights_in_an_order_that_kernels_do_not_read_are_a_failed_assertion)
+{
+    fflush(NULL);
+    const pid_t child = fork();
+    check(child >= 0);
+    if (child == 0)
+        multiply_misplaced();
+    int status = 0;
+    check_int(waitpid(child, &status, 0), child);
+    check_that(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "ended with status %x", status);
+}
+
 TEST(embed_and_gather_copy_the_rows_they_are_told)
 {
     bw_error err;
@@ -467,6 +501,7 @@ TESTS_MAIN(ENTRY(float_products_of_every_type_are_near_the_exact_sums),
            ENTRY(extreme_codes_do_not_saturate), ENTRY(kernels_that_pack_agree_to_the_bit),
            ENTRY(project_is_norm_then_products_on_any_number_of_threads),
            ENTRY(ffn_up_and_project_add_compose_their_parts),
-           ENTRY(logits_of_a_draft_vocabulary_are_columns_of_all_logits), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
+           ENTRY(logits_of_a_draft_vocabulary_are_columns_of_all_logits),
+           ENTRY(weights_in_an_order_that_kernels_do_not_read_are_a_failed_assertion), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
            ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
            ENTRY(creating_and_reserving_survive_any_failed_allocation), ENTRY(reserve_takes_the_bytes_it_announced))

@@ -149,7 +149,7 @@ void bw_cpu_fill_neon_probe(bw_cpu_kernels *k);    /* probe_neon.c */
 /* Fills *k up to level `wanted` (NULL: the best this CPU runs). Returns the level reached, or NULL
  * when `wanted` is not a level or cannot run here. */
 const char *bw_cpu_kernels_init(bw_cpu_kernels *k, const char *wanted);
-/* Levels that run here, weakest first, NULL-terminated: for tests. */
+/* Levels that run here, weakest first, NULL-terminated. Any thread. */
 const char *const *bw_cpu_levels_here(void);
 
 typedef struct bw_cpu {
@@ -157,7 +157,7 @@ typedef struct bw_cpu {
     bw_pool *pool;
     bw_cpu_kernels k;
     bw_op_limits limits;
-    unsigned char *arena; /* scratch shared by an operation's units; bw_cpu_scratch carves it */
+    unsigned char *arena; /* scratch shared by an operation's units; bw_carve_arena carves it */
     size_t arena_bytes;
     unsigned char *per_thread; /* [n_threads, per_thread_bytes] */
     size_t per_thread_bytes;

@@ -1,5 +1,6 @@
 /* cpu_table.c - the CPU backend's object: its levels, its memory, its table of operations.
  * Backend memory is host memory. Engine thread. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,13 +48,20 @@ const char *bw_cpu_kernels_init(bw_cpu_kernels *k, const char *wanted)
     return wanted ? NULL : reached;
 }
 
-const char *const *bw_cpu_levels_here(void)
+static const char *names_here[BW_COUNT(levels) + 1];
+
+static void list_names_here(void)
 {
-    static const char *names[BW_COUNT(levels) + 1]; /* every call writes the same */
     for (size_t i = 0, n = 0; i < BW_COUNT(levels); i++)
         if (levels[i].runs_here())
-            names[n++] = levels[i].name;
-    return names;
+            names_here[n++] = levels[i].name;
+}
+
+const char *const *bw_cpu_levels_here(void)
+{
+    static pthread_once_t listed = PTHREAD_ONCE_INIT;
+    pthread_once(&listed, list_names_here);
+    return names_here;
 }
 
 /* ---- memory ---- */
@@ -246,4 +254,10 @@ fail:
 void bw_cpu_backend_pin(bw_backend *be)
 {
     bw_pool_pin(bw_cpu_of(be)->pool);
+}
+
+void bw_cpu_backend_end_workers(bw_backend *be)
+{
+    bw_pool_end_workers(bw_cpu_of(be)->pool);
+    be->n_threads = 1;
 }

@@ -1,25 +1,31 @@
 /* place_cpu.c - matrices as the kernels of a level want them: packed, or where the file has them.
  *
- * Engine thread; panels are packed on the pool, so that a thread's memory is near it. */
+ * Engine thread; panels are packed on the pool. */
 #include <string.h>
 
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/pack.h"
 
-enum { UNIT_BYTES = 256 << 10 }; /* packed in about 0.1 ms */
+enum { UNIT_BYTES = 256 << 10 }; /* of packed panels, at most: a choice */
 
 static bool is_possible(const bw_place_args *args)
 {
     return args->rows >= 1 && args->cols >= 1 && args->cols % bw_dtype_get(args->type)->elements == 0;
 }
 
+/* Rows that are only looked up are widened, whatever their type. */
+static bool rounds(const bw_place_args *args)
+{
+    return args->int8 && args->use == BW_FOR_PRODUCTS && !bw_dtype_is_float(args->type);
+}
+
 uint64_t bw_cpu_place_bytes(const bw_backend *be, const bw_place_args *args, const char **note)
 {
-    const bool floats = bw_dtype_is_float(args->type), int8 = args->int8 && !floats;
-    const bool packs = ((const bw_cpu *)be)->k.packs && int8 && args->use == BW_FOR_PRODUCTS;
-    if (note)
-        *note = int8 ? "integer dots" : floats ? "float" : "widened to float";
-    return packs && is_possible(args) ? bw_pack_bytes(args->type, args->rows, args->cols) : 0;
+    const bool int8 = rounds(args);
+    if (note && args->use == BW_FOR_PRODUCTS)
+        *note = int8 ? "integer dots" : bw_dtype_is_float(args->type) ? "float" : "widened to float";
+    const bool packs = ((const bw_cpu *)be)->k.packs && int8 && is_possible(args);
+    return packs ? bw_pack_bytes(args->type, args->rows, args->cols) : 0;
 }
 
 typedef struct pack_job {
@@ -49,7 +55,9 @@ static void pack(bw_cpu *cpu, const bw_place_args *args, void *to)
     pack_job j = { .args = args, .to = to, .panel_bytes = bw_pack_panel_bytes(args->type, args->cols),
                    .row_bytes = (size_t)bw_dtype_row_bytes(args->type, (uint64_t)args->cols),
                    .n_panels = (int)(((int64_t)args->rows + BW_PANEL_ROWS - 1) / BW_PANEL_ROWS) };
+    const int each = (j.n_panels - 1) / (2 * bw_pool_threads(cpu->pool)) + 1; /* a small matrix has work for all too */
     j.per_unit = j.panel_bytes < UNIT_BYTES ? (int)(UNIT_BYTES / j.panel_bytes) : 1;
+    j.per_unit = j.per_unit < each ? j.per_unit : each;
     bw_pool_for(cpu->pool, (j.n_panels - 1) / j.per_unit + 1, pack_unit, &j);
 }
 
@@ -60,7 +68,7 @@ bw_status bw_cpu_place(bw_backend *be, bw_weight *out, const bw_place_args *args
     if (!is_possible(args))
         return bw_fail(err, BW_E_FORMAT, "a %s matrix of %d rows by %d columns cannot be: its rows are blocks of %d values",
                        info->name, args->rows, args->cols, info->elements);
-    *out = (bw_weight){ .type = args->type, .int8 = args->int8 && !bw_dtype_is_float(args->type), .packed = bytes > 0,
+    *out = (bw_weight){ .type = args->type, .int8 = rounds(args), .packed = bytes > 0,
                         .rows = args->rows, .cols = args->cols, .data = args->host };
     if (bytes == 0)
         return BW_OK;

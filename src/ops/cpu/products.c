@@ -75,6 +75,7 @@ typedef struct product_job {
 static void multiply(const bw_cpu *cpu, const bw_product *p, const bw_weight *w, int first, int n_out, float *y,
                      size_t y_stride, void *scratch)
 {
+    assert(!w->int8 || w->packed == cpu->k.packs); /* placed for kernels that read this order */
     if (w->int8)
         cpu->k.matmul_int8(y, y_stride, w, first, n_out, &p->rows.q, p->n, p->add, scratch);
     else
