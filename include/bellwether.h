@@ -82,8 +82,8 @@ typedef struct bw_model_options {
 /* Opens a Hugging Face folder or a GGUF file (any part of a split one). options NULL: defaults.
  * Maps the weights and reads them once. Quantised matrices are copied without loss into the order that the
  * processor's kernels read ("packed"; all but the embedding, and none at level ref or with f32 activations);
- * the rest is read too, so that the first step does not wait for the disk (where all are larger than the free
- * memory: not, and the log says so). *out keeps the files mapped.
+ * the rest is read too, so that the first step does not wait for the disk (where it is more than the
+ * memory that the copies leave: not, and the log says so). *out keeps the files mapped.
  * BW_E_MEMORY: the packed weights do not fit the free memory. BW_E_IO also where a file becomes shorter, or its disk
  * fails, while it is read. */
 bw_status bw_model_open(bw_model **out, const char *path, const bw_model_options *options, bw_error *err);

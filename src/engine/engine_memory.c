@@ -387,7 +387,8 @@ bw_status bw_engine_create(bw_engine **out, bw_model *model, const bw_engine_opt
     e->n_pages = pool_pages(e->net, &e->options);
     bw_draft_planner_init(&e->planner);
     bw_pace_init(&e->pace, e->options.decode_gap_s, e->options.min_prefill);
-    if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->cpu_level, err)))
+    /* The level that the weights were placed for, whatever $BW_CPU says by now. */
+    if ((st = bw_cpu_backend_create(&e->backend, model->n_threads, model->backend->level, err)))
         goto fail;
     if (model->pin)
         bw_cpu_backend_pin(e->backend);

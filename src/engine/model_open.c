@@ -4,7 +4,6 @@
 #include "engine/model_open.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -13,17 +12,6 @@
 #include "engine/model_text.h"
 
 static const bw_model_options no_options = { 0 };
-
-/* What stays in the files and what is copied must fit the memory together, or it is read as it is used. */
-static bool fits_memory(const bw_model *m)
-{
-    const uint64_t all = bw_checkpoint_bytes(m->checkpoint), available = bw_mem_available();
-    const bool fits = !available || all <= available;
-    if (!fits)
-        bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights and %.2f GiB of free memory: weights are read from disk again and again, "
-               "which is slow", m->path, (double)all / 0x1p30, (double)available / 0x1p30);
-    return fits;
-}
 
 /* What is opened: files at a path, or random weights. */
 typedef struct source {
@@ -38,26 +26,40 @@ static bw_status open_checkpoint(bw_model *m, const source *from, const bw_model
                         : bw_checkpoint_open(&m->checkpoint, from->path, err);
 }
 
+/* NULL: $BW_CPU, else the best here. */
+static const char *level_of(const bw_model_options *o)
+{
+    return o->cpu_level && o->cpu_level[0] ? o->cpu_level : NULL;
+}
+
+/* On a pool that ends with it: engines bring their own. */
+static bw_status place_weights(bw_model *m, const bw_model_options *o, bw_error *err)
+{
+    bw_status st;
+    if ((st = bw_cpu_backend_create(&m->backend, o->plan_only ? 1 : m->n_threads, level_of(o), err)))
+        return st;
+    if (m->pin)
+        bw_cpu_backend_pin(m->backend); /* what is multiplied alone is then packed by the processors that read it */
+    m->disk = (bw_weight_source){ .checkpoint = m->checkpoint, .available = bw_mem_available(),
+                                  .only_copied = o->no_read_ahead };
+    const bw_net_source disk = bw_weight_source_of(&m->disk);
+    const bool files = !m->synthetic; /* making random weights had its progress */
+    const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only,
+                                     .source = files ? &disk : NULL, .checkpoint = m->checkpoint, .in_memory = !files,
+                                     .progress = files ? o->progress : NULL, .progress_arg = o->progress_arg };
+    st = bw_net_create(&m->net, &m->config, &m->weights, m->backend, &options, err);
+    bw_weight_source_end(&m->disk);
+    bw_cpu_backend_end_workers(m->backend);
+    return st;
+}
+
 static bw_status open_weights(bw_model *m, const source *from, const bw_model_options *o, bw_error *err)
 {
     bw_status st;
     if ((st = open_checkpoint(m, from, o, err)) || (st = bw_config_read(&m->config, m->checkpoint, err)) ||
         (st = bw_weights_resolve(&m->weights, &m->config, m->checkpoint, o->ignore_mtp, err)))
         return st;
-    const bool reads = !o->no_read_ahead && !o->plan_only && !m->synthetic && fits_memory(m);
-    if ((st = bw_cpu_backend_create(&m->backend, o->plan_only ? 1 : m->n_threads, m->cpu_level, err)))
-        return st;
-    if (m->pin)
-        bw_cpu_backend_pin(m->backend); /* who packs a part of a matrix later reads it */
-    m->disk = (bw_weight_source){ .checkpoint = m->checkpoint };
-    const bw_net_source disk = bw_weight_source_of(&m->disk);
-    const bw_net_options options = { .int8 = o->activations != BW_ACTIVATIONS_F32, .plan_only = o->plan_only, .source = reads ? &disk : NULL,
-                                     .checkpoint = m->checkpoint,
-                                     .returned = m->synthetic ? bw_checkpoint_bytes(m->checkpoint) : 0, .progress = reads ? o->progress : NULL,
-                                     .progress_arg = o->progress_arg };
-    st = bw_net_create(&m->net, &m->config, &m->weights, m->backend, &options, err);
-    bw_weight_source_end(&m->disk);
-    return st;
+    return place_weights(m, o, err);
 }
 
 /* "q4_k q6_k: integer dots; bf16: float" */
@@ -150,10 +152,8 @@ static bw_status open_model(bw_model **out, const source *from, const bw_model_o
         return bw_fail_memory(err, "model", sizeof *m);
     m->pin = o->pin;
     m->n_threads = o->n_threads ? o->n_threads : bw_cpu_count();
-    const char *level = o->cpu_level ? o->cpu_level : getenv("BW_CPU");
     m->path = bw_mem_strdup(from->path);
-    m->cpu_level = level && level[0] ? bw_mem_strdup(level) : NULL;
-    if (!m->path || (level && level[0] && !m->cpu_level)) {
+    if (!m->path) {
         st = bw_fail_memory(err, "model path", strlen(from->path));
         goto fail;
     }
@@ -198,7 +198,6 @@ void bw_model_close(bw_model *m)
         m->backend->ops->destroy(m->backend);
     bw_weights_release(&m->weights);
     bw_checkpoint_close(m->checkpoint);
-    bw_mem_free(m->cpu_level);
     bw_mem_free(m->path);
     bw_mem_free(m);
 }

@@ -13,8 +13,7 @@ struct bw_model {
     bw_checkpoint *checkpoint;
     bw_config config;
     bw_weights weights;
-    bw_backend *backend; /* placed the weights; every engine computes on one of its own */
-    char *cpu_level;
+    bw_backend *backend; /* placed the weights and has no workers since; engines compute on their own of its level */
     int n_threads;
     bool pin;
     bw_net *net;

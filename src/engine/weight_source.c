@@ -5,14 +5,31 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 enum { WINDOW = 256 << 20 };
+
+static bool reads_kept(void *arg, uint64_t kept, uint64_t copies)
+{
+    const bw_weight_source *s = arg;
+    const uint64_t left = s->available > copies ? s->available - copies : 0;
+    if (s->only_copied)
+        return false;
+    if (!s->available || kept <= left)
+        return true;
+    bw_log(BW_LOG_WARNING, "%s: %.2f GiB of weights are read from its files as they are used, and %.2f GiB of memory "
+           "are free for them: they are read from disk again and again, which is slow", bw_checkpoint_path(s->checkpoint),
+           (double)kept / 0x1p30, (double)left / 0x1p30);
+    return false;
+}
 
 static bw_status begin(void *arg, const bw_range *order, size_t n, bw_error *err)
 {
     bw_weight_source *s = arg;
     for (size_t i = 0; i < n; i++)
         s->bytes += order[i].bytes;
+    if (s->bytes == 0)
+        return BW_OK;
     return bw_readahead_create(&s->reader, order, n, WINDOW, err);
 }
 
@@ -39,6 +56,8 @@ static bw_status need(void *arg, size_t i, bw_error *err)
     bw_weight_source *s = arg;
     bw_range failed;
     const uint64_t start = bw_clock_ns();
+    if (!s->reader)
+        return BW_OK;
     const bool good = bw_readahead_wait(s->reader, i, &failed);
     s->wait_s += (double)(bw_clock_ns() - start) * 1e-9;
     return good ? BW_OK : fail_to_read(s->checkpoint, failed, err);
@@ -47,12 +66,13 @@ static bw_status need(void *arg, size_t i, bw_error *err)
 static void placed(void *arg, size_t i)
 {
     bw_weight_source *s = arg;
-    bw_readahead_done(s->reader, i);
+    if (s->reader)
+        bw_readahead_done(s->reader, i);
 }
 
 bw_net_source bw_weight_source_of(bw_weight_source *source)
 {
-    return (bw_net_source){ .arg = source, .begin = begin, .need = need, .placed = placed };
+    return (bw_net_source){ .arg = source, .reads_kept = reads_kept, .begin = begin, .need = need, .placed = placed };
 }
 
 void bw_weight_source_end(bw_weight_source *source)

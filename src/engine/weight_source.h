@@ -1,5 +1,6 @@
-/* weight_source.h - brings the matrices of a checkpoint from the disk, a window ahead of their placing, and says what
- * was wrong where that fails. Runs on the caller's thread and one that reads. */
+/* weight_source.h - brings the matrices of a checkpoint from the disk, a window ahead of their placing: those that are
+ * copied always, those that stay in the files where memory has room for them; and says what was wrong where that
+ * fails. Runs on the caller's thread and one that reads. */
 #ifndef BW_ENGINE_WEIGHT_SOURCE_H
 #define BW_ENGINE_WEIGHT_SOURCE_H
 
@@ -8,8 +9,10 @@
 
 typedef struct bw_weight_source {
     const bw_checkpoint *checkpoint;
-    bw_readahead *reader; /* between begin and end */
-    uint64_t bytes;       /* of all matrices */
+    uint64_t available;   /* memory that is free before the copies are made; 0: nothing says */
+    bool only_copied;     /* what stays in the files is not wanted */
+    bw_readahead *reader; /* between begin and end, if there is anything to read */
+    uint64_t bytes;       /* of the matrices that it reads */
     double wait_s;        /* that placing waited for the disk */
 } bw_weight_source;
 

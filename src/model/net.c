@@ -19,6 +19,7 @@ typedef struct placement {
     bw_weight *out;
     bw_place_args args;
     uint64_t bytes; /* of the file; 0: those of the matrix before it */
+    bool copied;
     size_t number;  /* in the order of the forward pass */
 } placement;
 
@@ -36,12 +37,14 @@ typedef struct placer {
     bw_error *err;
 } placer;
 
-static void count(placer *p, const placement *l)
+static void count(placer *p, placement *l)
 {
     bw_net *net = p->net;
     const char *note = NULL;
     const uint64_t copy = net->backend->ops->place_bytes(net->backend, &l->args, &note);
-    net->type_note[l->args.type] = note ? note : "float";
+    if (l->args.use == BW_FOR_PRODUCTS)
+        net->type_note[l->args.type] = note ? note : "float";
+    l->copied = copy > 0;
     net->int8 |= l->args.int8;
     net->packed_bytes += copy;
     net->packed_from += copy ? l->bytes : 0;
@@ -67,7 +70,7 @@ static void place_as(placer *p, bw_weight *out, const bw_matrix *m, bw_use use)
     *l = (placement){ .out = out, .number = p->n,
                       .bytes = tied ? 0 : (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols),
                       .args = { .type = m->type, .rows = m->rows, .cols = m->cols, .host = m->data, .use = use,
-                                .int8 = p->options->int8 && !bw_dtype_is_float(m->type) } };
+                                .int8 = p->options->int8 && use == BW_FOR_PRODUCTS && !bw_dtype_is_float(m->type) } };
     p->n++;
     count(p, l);
 }
@@ -206,14 +209,22 @@ static void place_one(placer *p, placement *l, size_t *used)
         bw_checkpoint_forget(p->options->checkpoint, l->args.host, l->bytes);
 }
 
+/* A tied head has its bytes from the embedding before it. */
+static bool is_read_for_copy(const placer *p, size_t i)
+{
+    const placement *l = &p->list[i];
+    return l->copied || (i + 1 < p->n && l[1].copied && l[1].args.host == l->args.host);
+}
+
 static bw_status begin_source(const placer *p)
 {
     const bw_net_source *source = p->options->source;
+    const bool all = source->reads_kept(source->arg, p->all - p->net->packed_from, p->net->packed_bytes);
     bw_range *order = bw_mem_alloc(p->n * sizeof *order, BW_MEM_MISC);
     if (!order)
         return bw_fail_memory(p->err, "weights: order of matrices", p->n * sizeof *order);
     for (size_t i = 0; i < p->n; i++)
-        order[i] = (bw_range){ p->list[i].args.host, p->list[i].bytes };
+        order[i] = (bw_range){ p->list[i].args.host, all || is_read_for_copy(p, i) ? p->list[i].bytes : 0 };
     const bw_status st = source->begin(source->arg, order, p->n, p->err);
     bw_mem_free(order);
     return st;
@@ -248,9 +259,10 @@ static bw_status take_room(placer *p)
 {
     bw_net *net = p->net;
     const uint64_t free_now = bw_mem_available(), wanted = net->packed_bytes;
+    const uint64_t returned = p->options->in_memory ? net->packed_from : 0;
     if (wanted == 0)
         return BW_OK;
-    const bool fits = wanted <= SIZE_MAX && (free_now == 0 || wanted <= free_now + p->options->returned);
+    const bool fits = wanted <= SIZE_MAX && (free_now == 0 || wanted <= free_now + returned);
     net->packed = fits ? net->backend->ops->alloc(net->backend, (size_t)wanted, BW_MEM_WEIGHTS) : NULL;
     if (net->packed)
         return BW_OK;

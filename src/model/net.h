@@ -59,8 +59,11 @@ typedef struct bw_net {
 /* Who brings the matrices into memory before they are placed, in the order of their files. */
 typedef struct bw_net_source {
     void *arg;
-    bw_status (*begin)(void *arg, const bw_range *order, size_t n, bw_error *err); /* the matrices' bytes */
-    bw_status (*need)(void *arg, size_t i, bw_error *err);                         /* order[i] is placed next */
+    /* Asked first: are matrices that stay in the files, `kept` bytes, read too, beside copies of so many bytes? */
+    bool (*reads_kept)(void *arg, uint64_t kept, uint64_t copies);
+    /* The matrices' bytes; none of those that are not to be read. */
+    bw_status (*begin)(void *arg, const bw_range *order, size_t n, bw_error *err);
+    bw_status (*need)(void *arg, size_t i, bw_error *err); /* order[i] is placed next */
     void (*placed)(void *arg, size_t i);
 } bw_net_source;
 
@@ -69,7 +72,7 @@ typedef struct bw_net_options {
     bool plan_only; /* counts what would be placed, reads and copies nothing */
     const bw_net_source *source; /* NULL: matrices are read when they are touched */
     const bw_checkpoint *checkpoint; /* what the weights were resolved from; NULL: nobody is told what was copied */
-    uint64_t returned; /* bytes that come free again while matrices are copied */
+    bool in_memory; /* the checkpoint is memory, not files: what is copied of it comes free again */
     void (*progress)(void *arg, double done); /* from 0 to 1 over the matrices' bytes; may be NULL */
     void *progress_arg;
 } bw_net_options;

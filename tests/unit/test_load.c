@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/readahead.h"
@@ -159,6 +160,8 @@ typedef struct fixture {
     bw_weights weights;
     bw_backend *backend;
     bw_weight_source disk;
+    uint64_t available; /* as bw_weight_source has them */
+    bool only_copied;
     double last_progress;
     bool fell;
 } fixture;
@@ -223,7 +226,8 @@ static void note_progress(void *arg, double done)
 
 static bw_status load(fixture *f, bool read_ahead, bw_net **net, bw_error *err)
 {
-    f->disk = (bw_weight_source){ .checkpoint = f->checkpoint };
+    f->disk = (bw_weight_source){ .checkpoint = f->checkpoint, .available = f->available,
+                                  .only_copied = f->only_copied };
     const bw_net_source source = bw_weight_source_of(&f->disk);
     const bw_net_options options = { .int8 = true, .source = read_ahead ? &source : NULL, .checkpoint = f->checkpoint,
                                      .progress = note_progress, .progress_arg = f };
@@ -273,6 +277,60 @@ TEST(weights_arrive_whole_and_are_placed_in_the_order_of_their_files)
     }
 }
 
+static int n_warnings;
+
+static void count_warnings(void *arg, bw_log_level level, const char *line)
+{
+    (void)arg;
+    n_warnings += level == BW_LOG_WARNING && strstr(line, "again and again") != NULL;
+}
+
+/* A load with so much free memory; returns the bytes of the file that were read for it. */
+static uint64_t bytes_read(fixture *f, uint64_t available, bool only_copied, bw_net **net)
+{
+    bw_error err;
+    f->available = available;
+    f->only_copied = only_copied;
+    f->last_progress = 0;
+    last_placed = 0;
+    n_warnings = 0;
+    check_ok(load(f, true, net, &err), err);
+    same_as_file(*net, &f->weights);
+    check(!f->fell && f->last_progress == 1);
+    return f->disk.bytes;
+}
+
+TEST(what_is_copied_is_always_read_and_the_rest_where_the_copies_leave_memory)
+{
+    bw_log_to(count_warnings, NULL);
+    for (int round = 0; round < 16; round++) {
+        tiny_shape shape = tiny_random_shape();
+        shape.tied = round % 2 == 0;
+        fixture f;
+        bw_net *net;
+        open_fixture(&f, tiny_model(&shape));
+        copy_every = round / 2 % 4;
+        const uint64_t all = bytes_read(&f, 0, false, &net), copies = net->packed_bytes, kept = all - net->packed_from;
+        uint64_t read_for_copies = net->packed_from;
+        const bw_matrix *e = &f.weights.embed;
+        if (f.weights.head.data == e->data && net->head.packed)
+            read_for_copies += (uint64_t)e->rows * bw_dtype_row_bytes(e->type, (uint64_t)e->cols);
+        bw_net_destroy(net);
+        check(kept > 0);
+        check_int(bytes_read(&f, copies + kept, false, &net), all);
+        check_int(n_warnings, 0);
+        bw_net_destroy(net);
+        check_int(bytes_read(&f, copies + kept - 1, false, &net), read_for_copies);
+        check_int(n_warnings, 1);
+        bw_net_destroy(net);
+        check_int(bytes_read(&f, 0, true, &net), read_for_copies);
+        check_int(n_warnings, 0);
+        bw_net_destroy(net);
+        close_fixture(&f);
+    }
+    bw_log_to(NULL, NULL);
+}
+
 TEST(what_was_copied_leaves_the_memory_of_its_file)
 {
     long mapped[3];
@@ -306,8 +364,12 @@ TEST(a_checkpoint_that_shrinks_while_it_loads_is_named)
     open_fixture(&f, tiny_model(&shape));
     copy_every = 1;
     check_int(truncate(weights_file(&f), 4096), 0);
-    check_error(load(&f, true, &net, &err), BW_E_IO, err, weights_file(&f), "shorter", "4096");
-    check(net == NULL);
+    for (int only_copied = 0; only_copied < 2; only_copied++) {
+        f.only_copied = only_copied != 0;
+        last_placed = 0;
+        check_error(load(&f, true, &net, &err), BW_E_IO, err, weights_file(&f), "shorter", "4096");
+        check(net == NULL);
+    }
     close_fixture(&f);
 }
 
@@ -342,5 +404,6 @@ TEST(loading_survives_the_failure_of_any_allocation)
 TESTS_MAIN(ENTRY(every_range_comes_whatever_its_size_and_the_window), ENTRY(no_more_than_the_window_is_mapped_ahead),
            ENTRY(a_file_that_shrinks_is_an_answer_and_no_signal), ENTRY(reading_ahead_survives_the_failure_of_any_allocation),
            ENTRY(weights_arrive_whole_and_are_placed_in_the_order_of_their_files), ENTRY(what_was_copied_leaves_the_memory_of_its_file),
+           ENTRY(what_is_copied_is_always_read_and_the_rest_where_the_copies_leave_memory),
            ENTRY(a_checkpoint_that_shrinks_while_it_loads_is_named),
            ENTRY(loading_survives_the_failure_of_any_allocation))

@@ -1,7 +1,11 @@
 /* test_net.c - weights placed as a whole: all matrices packed in one block but the embedding, whole and counted;
  * and the same model opened by the library. */
+#include <stdlib.h>
+#include <time.h>
+
 #include "lib/ops_check.h"
 #include "lib/runs.h"
+#include "engine/engine.h"
 #include "format/checkpoint.h"
 #include "model/net.h"
 #include "ops/cpu/pack.h"
@@ -179,6 +183,20 @@ TEST(planning_reads_and_takes_nothing)
     }
 }
 
+TEST(a_quantised_table_of_rows_alone_makes_no_integer_dots)
+{
+    placed p;
+    bw_error err;
+    open_weights(&p, "tests/golden/gguf/moe-F16.gguf");
+    bw_net_options options = options_of(&p);
+    options.plan_only = true;
+    p.weights.embed.type = BW_Q8_0; /* nobody reads it */
+    check_ok(bw_net_create(&p.net, &p.config, &p.weights, p.backend, &options, &err), err);
+    check(!p.net->int8);
+    check(!p.net->type_note[BW_Q8_0] && p.net->type_note[BW_F16]);
+    close_weights(&p);
+}
+
 TEST(placing_survives_every_failed_allocation)
 {
     placed p;
@@ -232,7 +250,65 @@ TEST(packed_weights_are_planned_as_memory_and_given_back)
         }
 }
 
+static int threads_of_process(void)
+{
+    char line[256];
+    int n = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "Threads:", 8) == 0)
+            n = (int)strtol(line + 8, NULL, 10);
+    if (f)
+        fclose(f);
+    return n;
+}
+
+TEST(a_model_keeps_no_workers_and_an_engine_has_its_own)
+{
+    const int before = threads_of_process();
+    bw_model *model = open_model(repo_path(models[0]), NULL, 4, BW_ACTIVATIONS_AUTO);
+    for (int wait = 0; wait < 2000 && threads_of_process() > before; wait++)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); /* one that was joined may still be listed */
+    check_int(threads_of_process(), before);
+    check_int(bw_model_get_info(model)->n_threads, 4);
+    bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
+    check_int(threads_of_process(), before + 3);
+    check_int(engine->backend->n_threads, 4);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+}
+
+TEST(an_engine_computes_at_the_level_that_its_weights_were_packed_for)
+{
+    const char *set = getenv("BW_CPU");
+    char *kept = set ? bw_mem_strdup(set) : NULL;
+    for (const char *const *level = levels_here(); *level; level++) {
+        setenv("BW_CPU", *level, 1);
+        bw_model *model = open_model(repo_path(models[0]), NULL, 1, BW_ACTIVATIONS_AUTO);
+        check_str(bw_model_get_info(model)->cpu_level, *level);
+        setenv("BW_CPU", strcmp(*level, "ref") == 0 ? "none" : "ref", 1);
+        bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
+        check_str(engine->backend->level, *level);
+        bw_engine_destroy(engine);
+        bw_model_close(model);
+    }
+    unsetenv("BW_CPU");
+    bw_model *model = open_model(repo_path(models[0]), NULL, 1, BW_ACTIVATIONS_AUTO);
+    setenv("BW_CPU", "ref", 1);
+    bw_engine *engine = open_engine(model, 64, 0, 1, BW_KV_F16);
+    check_str(engine->backend->level, bw_model_get_info(model)->cpu_level);
+    bw_engine_destroy(engine);
+    bw_model_close(model);
+    if (kept)
+        setenv("BW_CPU", kept, 1);
+    else
+        unsetenv("BW_CPU");
+    bw_mem_free(kept);
+}
+
 TESTS_MAIN(ENTRY(every_quantised_matrix_is_packed_and_the_embedding_is_not),
            ENTRY(a_tied_table_is_packed_as_the_head_and_read_in_the_files_order_as_the_embedding),
-           ENTRY(planning_reads_and_takes_nothing),
+           ENTRY(planning_reads_and_takes_nothing), ENTRY(a_quantised_table_of_rows_alone_makes_no_integer_dots),
+           ENTRY(a_model_keeps_no_workers_and_an_engine_has_its_own),
+           ENTRY(an_engine_computes_at_the_level_that_its_weights_were_packed_for),
            ENTRY(placing_survives_every_failed_allocation), ENTRY(packed_weights_are_planned_as_memory_and_given_back))
