@@ -173,6 +173,17 @@ static int threads_of_process(void)
     return n;
 }
 
+/* Waits until at most n are left, for the system may still list one that was joined. */
+static int threads_left(int n)
+{
+    int now = threads_of_process();
+    for (int wait = 0; wait < 2000 && now > n; wait++) {
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+        now = threads_of_process();
+    }
+    return now;
+}
+
 typedef struct who {
     int of[200];
 } who;
@@ -251,15 +262,14 @@ TEST(who_has_finished_helps_the_others)
 TEST(a_pool_whose_workers_were_ended_is_the_caller_alone)
 {
     static tally t;
+    sleep_us(50000);
     const int before = threads_of_process();
     bw_pool *pool = start_all(6);
     check_int(threads_of_process(), before + 5);
     run_and_check(pool, &t, 100, 1);
     bw_pool_end_workers(pool);
     check_int(bw_pool_threads(pool), 1);
-    for (int wait = 0; wait < 2000 && threads_of_process() > before; wait++)
-        sleep_us(1000); /* the system may still list one that was joined */
-    check_int(threads_of_process(), before);
+    check_int(threads_left(before), before);
     who w;
     memset(&w, -1, sizeof w);
     bw_pool_for(pool, 200, note_thread, &w);
