@@ -25,9 +25,23 @@ bw_bench_options bw_bench_defaults(void)
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
-static bw_status open_model(bw_model **out, const bw_bench_options *o, bw_error *err)
+/* One of so many times that the model is opened. */
+typedef struct opening {
+    const bw_bench_options *options;
+    int done, all;
+} opening;
+
+static void show_opening(void *arg, double done)
 {
-    const bw_model_options options = { .n_threads = o->n_threads, .pin = o->pin, .activations = o->activations };
+    const opening *now = arg;
+    now->options->progress(now->options->progress_arg, "loading", (now->done + done) / now->all);
+}
+
+static bw_status open_model(bw_model **out, opening now, bw_error *err)
+{
+    const bw_bench_options *o = now.options;
+    const bw_model_options options = { .n_threads = o->n_threads, .pin = o->pin, .activations = o->activations,
+                                       .progress = o->progress ? show_opening : NULL, .progress_arg = &now };
     if (o->model_path)
         return bw_model_open(out, o->model_path, &options, err);
     const bw_synthetic_options what = { .shape = o->shape, .type = o->type ? o->type : "q4_0",
@@ -50,7 +64,7 @@ static bw_status run_load(bw_workload *w, bw_error *err)
         bw_model_close(w->model);
         w->model = NULL;
         const uint64_t start = bw_clock_ns();
-        if ((st = open_model(&w->model, o, err)))
+        if ((st = open_model(&w->model, (opening){ o, i, o->reps }, err)))
             break;
         const int most = bw_model_get_info(w->model)->max_context;
         options.kv = o->kv;
@@ -58,8 +72,6 @@ static bw_status run_load(bw_workload *w, bw_error *err)
         st = bw_engine_create(&engine, w->model, &options, err);
         seconds[i] = (double)(bw_clock_ns() - start) * 1e-9;
         bw_engine_destroy(engine);
-        if (o->progress)
-            o->progress(o->progress_arg, (w->groups_done + (i + 1.0) / o->reps) / w->n_groups);
     }
     if (!st && !(st = bw_workload_add(w, BW_TEST_LOAD, seconds, o->reps, &row, err))) {
         row->bytes = (double)bw_model_get_info(w->model)->weight_bytes;
@@ -171,7 +183,8 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
         bw_workload_note(w, "load left out: random weights are made, not loaded");
         w->groups_done++;
     }
-    if ((st = load ? run_load(w, err) : open_model(&w->model, o, err)) || (st = bw_workload_check(w, err)))
+    st = load ? run_load(w, err) : open_model(&w->model, (opening){ o, 0, 1 }, err);
+    if (st || (st = bw_workload_check(w, err)))
         return st;
     const bw_model_info *info = bw_model_get_info(w->model);
     if ((st = bw_machine_create(&w->machine, info->cpu_level, info->n_threads, err)))
@@ -181,6 +194,8 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
     for (int t = BW_TEST_PREFILL; !st && t < BW_TEST_COUNT; t++)
         if (o->tests[t])
             st = bw_workload_run(w, (bw_bench_test)t, err);
+    if (!st && w->left_out.status && w->result->n_rows == 0)
+        return bw_fail(err, w->left_out.status, "%s", w->left_out.message);
     return st;
 }
 

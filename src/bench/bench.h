@@ -26,7 +26,7 @@ enum {
     BW_BENCH_MAX_SEQS = 256,
     BW_BENCH_MAX_ROWS = 72,  /* of a verify */
     BW_BENCH_MAX_REPS = 1000,
-    BW_BENCH_MAX_NOTES = 8
+    BW_BENCH_MAX_NOTES = 32
 };
 
 typedef struct bw_bench_list {
@@ -49,7 +49,8 @@ typedef struct bw_bench_options {
     bool real_depth;          /* a depth is prefilled, not simulated */
     int reps;
     bool quick;               /* shorter lists and slices: whether it works, not how fast */
-    void (*progress)(void *arg, double done); /* may be NULL */
+    /* May be NULL. what: "loading" or "measuring"; of that so much is done, from 0 to 1. */
+    void (*progress)(void *arg, const char *what, double done);
     void *progress_arg;
 } bw_bench_options;
 
@@ -97,14 +98,15 @@ typedef struct bw_bench_result {
     int draft_vocab;           /* as resolved; 0: nothing drafted */
     bw_bench_row *rows; /* [n_rows] */
     int n_rows;
-    char notes[BW_BENCH_MAX_NOTES][256]; /* what was left out, and why */
+    char notes[BW_BENCH_MAX_NOTES][256]; /* what was left out, and why; what differs */
     int n_notes;
     bw_model *model_open; /* what model and machine point into */
 } bw_bench_result;
 
-/* Runs the tests in the order of their numbers. The caller frees *out.
+/* Runs the tests in the order of their numbers. The caller frees *out. What does not fit is left out, and noted.
  * BW_E_ARGUMENT: a list that cannot be measured, a shape or type that is not known. BW_E_LIMIT: a depth above
- * the model's context. Others: as bw_model_open, bw_engine_create, bw_engine_step. On failure *out is empty. */
+ * the model's context. BW_E_MEMORY, BW_E_LIMIT: nothing fitted. Others: as bw_model_open, bw_engine_create,
+ * bw_engine_step. On failure *out is empty. */
 bw_status bw_bench_run(bw_bench_result *out, const bw_bench_options *options, bw_error *err);
 void bw_bench_free(bw_bench_result *result);
 

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/chance.h"
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/model_open.h"
@@ -61,6 +62,8 @@ static void count_drafts(const bw_engine *e, const bw_measure_options *o, bw_mea
     for (int i = 0; i < e->host.n_spans; i++) {
         const bw_span *span = &e->host.spans[i];
         const int n = span->n_rows - span->n_final;
+        slice->n_spans++;
+        slice->positions += span->first_pos;
         if (o->n_accept > 0)
             slice->expected += expected_tokens(o, n);
         if (n == 0)
@@ -73,16 +76,14 @@ static void count_drafts(const bw_engine *e, const bw_measure_options *o, bw_mea
 
 /* ---- sequences ------------------------------------------------------------------------------- */
 
-int bw_crew_context(const bw_crew *c)
+static int prompt_of(const bw_crew *c)
 {
-    return (c->depth > 0 ? c->depth : 1) + c->room + 1;
+    return c->depth > c->warm ? c->depth - c->warm : 1;
 }
 
-static uint64_t mix(uint64_t x)
+int bw_crew_context(const bw_crew *c)
 {
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
+    return prompt_of(c) + c->room + 1;
 }
 
 /* Random tokens, always the same for a seed. The caller frees. */
@@ -90,7 +91,7 @@ static int32_t *random_prompt(const bw_engine *e, int n, uint64_t seed)
 {
     int32_t *prompt = bw_mem_alloc((size_t)n * sizeof *prompt, BW_MEM_MISC);
     for (int i = 0; prompt && i < n; i++)
-        prompt[i] = (int32_t)(mix(seed * 0x9E3779B97F4A7C15u + (uint64_t)i) % (uint64_t)e->n_tokens);
+        prompt[i] = (int32_t)(bw_chance_mix(seed * 0x9E3779B97F4A7C15u + (uint64_t)i) % (uint64_t)e->n_tokens);
     return prompt;
 }
 
@@ -164,23 +165,29 @@ static int most(const bw_crew *c, int n)
     return most_yet;
 }
 
-/* All of them past their prompts. */
+/* Past its prompts, and each sequence warm; when some run far ahead, the others are warm enough. */
+static bool is_warm(const bw_crew *c)
+{
+    const int least = fewest(c, c->n_seqs);
+    return least > 0 && (least >= c->warm || most(c, c->n_seqs) >= 3 * c->warm);
+}
+
 static bw_status start(bw_crew *c, bw_error *err)
 {
     bw_status st = BW_OK;
     double seconds, tokens;
-    const int n_prompt = c->depth > 0 ? c->depth : 1;
+    const int n_prompt = prompt_of(c);
     c->started = true;
     for (int i = 0; i < c->n_seqs; i++) {
-        const bool simulate = c->simulate_depth && c->depth > 1;
+        const bool simulate = c->simulate_depth && n_prompt > 1;
         c->ids[i] = 0;
         c->generated[i] = 0;
         if ((st = submit(c->engine, n_prompt, c->room, c->draft, c->seed + (uint64_t)i, &c->ids[i], err)))
             return st;
-        if (simulate && (st = bw_simulate_depth(c->engine, c->ids[i], c->depth - 1, err)))
+        if (simulate && (st = bw_simulate_depth(c->engine, c->ids[i], n_prompt - 1, err)))
             return st;
     }
-    while (!st && fewest(c, c->n_seqs) == 0)
+    while (!st && !is_warm(c))
         st = step(c, &seconds, &tokens, err);
     return st;
 }
@@ -203,7 +210,7 @@ static void force_drafts(bw_engine *e, int n, uint64_t seed)
         if (s->paused)
             continue;
         for (int j = 0; j < n; j++)
-            drafts[j] = (int32_t)(mix(seed + (uint64_t)(s->n_rows + j)) % (uint64_t)e->n_tokens);
+            drafts[j] = (int32_t)(bw_chance_mix(seed + (uint64_t)(s->n_rows + j)) % (uint64_t)e->n_tokens);
         e->backend->ops->upload(e->backend, e->seqs.tokens + (size_t)s->slot * (size_t)e->seqs.context + s->n_rows + 1,
                                 drafts, (size_t)n * sizeof *drafts);
         s->n_drafts = n;
@@ -212,15 +219,16 @@ static void force_drafts(bw_engine *e, int n, uint64_t seed)
 
 /* ---- slices ---------------------------------------------------------------------------------- */
 
-static int most_tokens_of_a_step(const bw_crew *c)
+/* Random drafts are not accepted, unless by chance. */
+static int most_tokens_of_a_step(const bw_crew *c, const bw_measure_options *o)
 {
-    return 1 + (c->draft == BW_DRAFT_AUTO ? BW_MAX_DRAFTS : c->draft);
+    return 1 + (c->draft == BW_DRAFT_AUTO ? BW_MAX_DRAFTS : c->draft > o->n_forced ? c->draft : o->n_forced);
 }
 
 /* Started, its first n_seqs not paused, with room for so many tokens more. */
 static bw_status ready(bw_crew *c, int n_seqs, int wanted, bw_error *err)
 {
-    assert(wanted < c->room);
+    assert(3 * c->warm + BW_MAX_DRAFTS + wanted < c->room);
     if (c->started && most(c, n_seqs) + wanted > c->room)
         end(c);
     if (c->started) {
@@ -236,7 +244,7 @@ static bw_status ready(bw_crew *c, int n_seqs, int wanted, bw_error *err)
 bw_status bw_crew_run(bw_crew *c, const bw_measure_options *o, bw_measured *slice, bw_error *err)
 {
     /* the drafts after the last step want room too */
-    bw_status st = ready(c, o->n_seqs, (o->n_warm + o->n_steps + 1) * most_tokens_of_a_step(c), err);
+    bw_status st = ready(c, o->n_seqs, (o->n_warm + o->n_steps + 1) * most_tokens_of_a_step(c, o), err);
     watch w;
     *slice = (bw_measured){ .n_steps = o->n_steps };
     for (int i = 0; !st && i < o->n_warm + o->n_steps; i++) {
@@ -257,16 +265,6 @@ bw_status bw_crew_run(bw_crew *c, const bw_measure_options *o, bw_measured *slic
         end(c);
     else
         pause(c, o->n_seqs, true);
-    return st;
-}
-
-bw_status bw_crew_warm(bw_crew *c, int n, bw_error *err)
-{
-    bw_status st = ready(c, c->n_seqs, n + most_tokens_of_a_step(c), err);
-    double seconds, tokens;
-    while (!st && fewest(c, c->n_seqs) < n)
-        st = step(c, &seconds, &tokens, err);
-    pause(c, c->n_seqs, true);
     return st;
 }
 

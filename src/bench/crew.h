@@ -15,7 +15,8 @@ typedef struct bw_crew {
     int draft;         /* of its requests */
     int room;          /* tokens a sequence may generate before it starts again */
     bool simulate_depth;
-    bool transient;    /* ends after each slice: simulated, it is back in no time */
+    int warm;          /* tokens each sequence generates first, not timed; it starts so much before its depth */
+    bool transient;    /* ends after each slice, so that each is at the same depth */
     bool started;
     uint64_t seed;     /* of its prompts */
     bw_seq_id ids[BW_BENCH_MAX_SEQS];
@@ -29,6 +30,7 @@ typedef struct bw_measured {
     double tokens;   /* generated */
     double expected; /* what the imposed acceptance makes of the drafts these steps had, on average */
     double verifies, drafted, accepted;
+    double n_spans, positions; /* of its sequences in all steps; the sum of the positions they were at */
     bw_step_cost cost;
 } bw_measured;
 
@@ -37,15 +39,13 @@ typedef struct bw_measure_options {
     int n_warm;  /* steps before those that are timed */
     int n_steps;
     int n_forced; /* drafts that nobody made are verified in each step; the crew itself drafts none */
-    const double *accept; /* [n_accept] imposed, for `expected` */
+    const double *accept; /* [n_accept] imposed on the engine, for `expected` */
     int n_accept;
 } bw_measure_options;
 
 /* Tokens a sequence of a crew wants of the context, its depth included. */
 int bw_crew_context(const bw_crew *crew);
 bw_status bw_crew_run(bw_crew *crew, const bw_measure_options *options, bw_measured *slice, bw_error *err);
-/* Runs until each of its sequences has generated n tokens; not timed. */
-bw_status bw_crew_warm(bw_crew *crew, int n, bw_error *err);
 
 /* A prompt of n rows from its first step to the token after it, alone in the engine. */
 bw_status bw_prompt_run(bw_engine *engine, int n, uint64_t seed, bw_measured *slice, bw_error *err);

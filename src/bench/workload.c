@@ -13,9 +13,9 @@
 
 enum {
     ROOM = 1024,         /* tokens a sequence goes on from its depth before it starts again */
-    AUTO_ROOM = 2048,    /* starting again would make auto forget what was accepted */
+    AUTO_ROOM = 2048,    /* auto generates AUTO_TOKENS first, and a step of it up to 9 */
     LEAST_STEPS = 4, MOST_STEPS = 32,
-    AUTO_TOKENS = 200,   /* that auto has to learn from before it is measured */
+    AUTO_TOKENS = 200, AUTO_TOKENS_QUICK = 20, /* that auto has to learn from before it is measured */
     MAX_SETTINGS = BW_BENCH_MAX_LIST,
     VERIFY_MOST = 1 + BW_MAX_DRAFTS /* rows of one sequence */
 };
@@ -63,19 +63,6 @@ static const bw_bench_list one_seq = { { 1 }, 1 };
 static const bw_bench_list normal_drafts = { { 0, 1, 2, 3, 4, BW_DRAFT_AUTO }, 6 };
 static const bw_bench_list quick_drafts = { { 0, 3, BW_DRAFT_AUTO }, 3 };
 
-/* Depths of decode: those of the default that the model has no room for are left out. */
-static bw_bench_list decode_depths(const bw_workload *w)
-{
-    const bw_bench_options *o = w->options;
-    bw_bench_list out = o->depths.n ? o->depths : o->quick ? quick_depths : normal_depths;
-    int n = 0;
-    for (int i = 0; i < out.n; i++)
-        if (o->depths.n || out.items[i] + AUTO_ROOM + 2 <= bw_model_get_info(w->model)->max_context)
-            out.items[n++] = out.items[i];
-    out.n = n;
-    return out;
-}
-
 static int largest(const int *items, int n)
 {
     int most = 0;
@@ -95,6 +82,24 @@ void bw_workload_note(bw_workload *w, const char *format, ...)
     va_start(args, format);
     vsnprintf(r->notes[r->n_notes++], sizeof r->notes[0], format, args);
     va_end(args);
+}
+
+/* Depths of decode: those of the default that the model has no room for are left out, and noted. */
+static bw_bench_list decode_depths(bw_workload *w)
+{
+    const bw_bench_options *o = w->options;
+    const int context = bw_model_get_info(w->model)->max_context;
+    bw_bench_list out = o->depths.n ? o->depths : o->quick ? quick_depths : normal_depths;
+    int n = 0;
+    for (int i = 0; i < out.n; i++) {
+        if (o->depths.n || out.items[i] + AUTO_ROOM + 2 <= context)
+            out.items[n++] = out.items[i];
+        else
+            bw_workload_note(w, "decode at depth %d left out: the model was made for a context of %d, and sequences "
+                             "go on from their depth", out.items[i], context);
+    }
+    out.n = n;
+    return out;
 }
 
 static bw_bench_figure figure(double *values, int n)
@@ -177,6 +182,32 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
     return BW_OK;
 }
 
+static double mean_depth(const setting *s, int reps)
+{
+    double n = 0, sum = 0;
+    for (int i = 0; i < reps; i++) {
+        n += s->slices[i].n_spans;
+        sum += s->slices[i].positions;
+    }
+    return n > 0 ? sum / n : 0;
+}
+
+/* Steps of several tokens leave their depth sooner, and auto cannot start before position 0. */
+static void note_depths(const group *g)
+{
+    const int reps = g->w->options->reps, n_seqs = g->settings[0].slice.n_seqs;
+    double least = mean_depth(&g->settings[0], reps), most = least;
+    for (int i = 1; i < g->n; i++) {
+        const double mean = mean_depth(&g->settings[i], reps);
+        least = mean < least ? mean : least;
+        most = mean > most ? mean : most;
+    }
+    if (most - least > BW_PAGE && most - least > 0.02 * least)
+        bw_workload_note(g->w, "%s at depth %d, %d sequence%s: the mean depth of its settings goes from %.0f to %.0f",
+                         bw_bench_test_names[g->test], g->settings[0].depth, n_seqs, n_seqs == 1 ? "" : "s", least,
+                         most);
+}
+
 /* ---- turns ----------------------------------------------------------------------------------- */
 
 static bw_status run_once(const group *g, setting *s, int rep, bw_error *err)
@@ -207,7 +238,7 @@ static void progress(const group *g, int done, int all)
 {
     const bw_bench_options *o = g->w->options;
     if (o->progress)
-        o->progress(o->progress_arg, (g->w->groups_done + (double)done / all) / g->w->n_groups);
+        o->progress(o->progress_arg, "measuring", (g->w->groups_done + (double)done / all) / g->w->n_groups);
 }
 
 static bw_status take_turns(group *g, bw_error *err)
@@ -231,6 +262,8 @@ static bw_status take_turns(group *g, bw_error *err)
     }
     for (int i = 0; !st && i < g->n; i++)
         st = report(g, &g->settings[i], values, err);
+    if (!st && g->test == BW_TEST_DRAFT)
+        note_depths(g);
     bw_mem_free(slices);
     bw_mem_free(values);
     return st;
@@ -248,7 +281,7 @@ static void end_group(group *g)
 
 static uint64_t pages_of(const bw_crew *c)
 {
-    return (uint64_t)c->n_seqs * (uint64_t)((bw_crew_context(c) + BW_MAX_DRAFTS) / 64 + 2);
+    return (uint64_t)c->n_seqs * (uint64_t)((bw_crew_context(c) + BW_MAX_DRAFTS) / BW_PAGE + 2);
 }
 
 /* An engine for the crews [n], with room for all of them at a time, or one after the other when they are transient. */
@@ -272,13 +305,14 @@ static bw_status open_engine(group *g, bw_engine **out, bw_crew *const *crews, i
     bw_status st = bw_engine_plan(g->w->model, &options, &plan, err);
     if (st)
         return st;
-    if (!no_drafts && g->test == BW_TEST_DRAFT)
-        g->w->result->draft_vocab = plan.draft_vocab;
-    options.kv_memory = pages * 64 * plan.kv_bytes_per_token;
+    options.kv_memory = pages * BW_PAGE * plan.kv_bytes_per_token;
     if ((st = bw_engine_create(out, g->w->model, &options, err)))
         return st;
-    if (o->n_accept > 0 && !no_drafts)
-        st = bw_simulate_accept(*out, o->accept, o->n_accept, 1, err);
+    if (!no_drafts && g->test == BW_TEST_DRAFT) {
+        g->w->result->draft_vocab = plan.draft_vocab;
+        if (o->n_accept > 0)
+            st = bw_simulate_accept(*out, o->accept, o->n_accept, 1, err);
+    }
     for (int i = 0; i < n; i++)
         crews[i]->engine = *out;
     return st;
@@ -396,7 +430,15 @@ static bw_status run_seqs(group *g, int depth, bw_error *err)
     return st ? st : take_turns(g, err);
 }
 
-/* auto has an engine of its own: what it learns of times and acceptance it is to learn itself. */
+/* Every slice starts at the depth again, auto's so much before it as it learns from: all are measured at the same
+ * depth. Computed depths that fit beside each other are kept instead, a prefill for every slice takes too long. */
+static bool starts_again(const bw_bench_options *o, int depth, int n_seqs, int n_settings)
+{
+    return depth == 0 || !o->real_depth || n_seqs * n_settings > BW_BENCH_MAX_SEQS;
+}
+
+/* auto has an engine of its own: what it learns of times and acceptance it is to learn itself. The engine keeps that;
+ * a sequence that starts again has its own record to make. */
 static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
 {
     const bw_bench_options *o = g->w->options;
@@ -415,12 +457,13 @@ static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
         s->slice.n_warm = 2; /* the first has no drafts to verify yet */
         s->slice.accept = o->accept;
         s->slice.n_accept = o->n_accept;
+        crew->transient = starts_again(o, depth, n_seqs, n);
         if (drafts[i] == 0)
             g->first = g->n - 1;
         if (drafts[i] == BW_DRAFT_AUTO) {
+            crew->warm = o->quick ? AUTO_TOKENS_QUICK : AUTO_TOKENS;
             alone = crew;
         } else {
-            crew->transient = crew->simulate_depth && depth > 0;
             fixed[n_fixed++] = crew;
         }
     }
@@ -429,28 +472,48 @@ static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
     bw_status st = BW_OK;
     if (n_fixed > 0)
         st = open_engine(g, &g->engines[0], fixed, n_fixed, !with_mtp, err);
-    if (!st && alone && !(st = open_engine(g, &g->engines[1], &alone, 1, false, err)))
-        st = bw_crew_warm(alone, o->quick ? 20 : AUTO_TOKENS, err);
+    if (!st && alone)
+        st = open_engine(g, &g->engines[1], &alone, 1, false, err);
     return st || g->n == 0 ? st : take_turns(g, err);
+}
+
+static void leave_out(bw_workload *w, bw_bench_test test, int depth, int n_seqs, const bw_error *err)
+{
+    char which[64] = "";
+    if (test == BW_TEST_DRAFT)
+        snprintf(which, sizeof which, " at depth %d, %d sequence%s,", depth, n_seqs, n_seqs == 1 ? "" : "s");
+    else if (test == BW_TEST_VERIFY || test == BW_TEST_SEQS)
+        snprintf(which, sizeof which, " at depth %d", depth);
+    bw_workload_note(w, "%s%s left out: %s", bw_bench_test_names[test], which, err->message);
+    if (!w->left_out.status)
+        w->left_out = *err;
 }
 
 /* One group of a test: the given depth and number of sequences, where the test has them. */
 static bw_status run_group(bw_workload *w, bw_bench_test test, int depth, int n_seqs, bw_error *err)
 {
     group g = { .w = w, .test = test, .first = -1 };
+    const int n_rows = w->result->n_rows;
+    bw_error failure = { 0 };
     bw_status st = BW_OK;
     switch (test) {
-    case BW_TEST_PREFILL: st = run_prefill(&g, err); break;
-    case BW_TEST_DECODE: st = run_decode(&g, err); break;
-    case BW_TEST_VERIFY: st = run_verify(&g, depth, err); break;
-    case BW_TEST_SEQS: st = run_seqs(&g, depth, err); break;
-    case BW_TEST_DRAFT: st = run_draft(&g, depth, n_seqs, err); break;
+    case BW_TEST_PREFILL: st = run_prefill(&g, &failure); break;
+    case BW_TEST_DECODE: st = run_decode(&g, &failure); break;
+    case BW_TEST_VERIFY: st = run_verify(&g, depth, &failure); break;
+    case BW_TEST_SEQS: st = run_seqs(&g, depth, &failure); break;
+    case BW_TEST_DRAFT: st = run_draft(&g, depth, n_seqs, &failure); break;
     case BW_TEST_LOAD:
     case BW_TEST_COUNT: break;
     }
     end_group(&g);
     w->groups_done++;
-    return st;
+    if (!st)
+        return BW_OK;
+    w->result->n_rows = n_rows; /* all of the group, or none */
+    if (st != BW_E_MEMORY && st != BW_E_LIMIT)
+        return bw_fail(err, st, "%s", failure.message);
+    leave_out(w, test, depth, n_seqs, &failure);
+    return BW_OK;
 }
 
 /* Depths and numbers of sequences that do not take turns but come one after the other: each is a group. */

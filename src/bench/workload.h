@@ -15,6 +15,7 @@ typedef struct bw_workload {
     bw_bench_result *result; /* rows and notes are added */
     int n_rows_room;
     int groups_done, n_groups; /* for the progress */
+    bw_error left_out; /* why the first group that did not fit was left out; BW_OK: all fitted */
 } bw_workload;
 
 /* A note on what is left out; those past the room for them are dropped. */
@@ -23,6 +24,7 @@ void bw_workload_note(bw_workload *w, const char *format, ...) __attribute__((fo
 bw_status bw_workload_check(const bw_workload *w, bw_error *err);
 /* Groups of settings that take turns, of a test. */
 int bw_workload_groups(const bw_bench_options *options, bw_bench_test test);
+/* A group for which there is no room (BW_E_MEMORY, BW_E_LIMIT) is left out: a note says so, and w->left_out. */
 bw_status bw_workload_run(bw_workload *w, bw_bench_test test, bw_error *err);
 /* A row for `seconds` [n], which are sorted. The caller fills in the rest. BW_E_MEMORY. */
 bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, int n, bw_bench_row **row,

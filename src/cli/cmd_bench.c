@@ -176,7 +176,7 @@ static bw_args_result read_options(bench_options *o, int argc, char **argv)
 
         { BW_OPTION_GROUP, .name = "Computing" },
         { BW_OPTION_INT, "--threads", "N", &b->n_threads, .low = 0, .high = 1024,
-          .help = "worker threads; 0, the default: one per processor" },
+          .help = "worker threads, one number for all tests; 0, the\ndefault: one per processor" },
         { BW_OPTION_SET, .name = "--pin", .target = &b->pin, .help = "keep each worker thread on one processor" },
         { BW_OPTION_CHOICE, .name = "--kv", .value = "f16|f32", .target = &o->kv, .choices = "f16|f32",
           .help = "how keys and values are kept; default f16" },
@@ -218,7 +218,6 @@ static int complete_options(bench_options *o)
         b->reps = 2;
     b->kv = o->kv == 1 ? BW_KV_F32 : BW_KV_F16;
     b->activations = activations[o->activations + 1];
-    b->progress = bw_terminal_progress;
     return 0;
 }
 
@@ -532,6 +531,18 @@ static bool print_result(json_file *f, bool json_on_stdout, const bw_bench_resul
     return bw_terminal_flush();
 }
 
+/* A bar for each of what is going on; arg: what the last one was for. */
+static void show_progress(void *arg, const char *what, double done)
+{
+    const char **shown = arg;
+    if (!*shown || strcmp(*shown, what) != 0) {
+        bw_terminal_progress_end();
+        bw_terminal_progress_begin(what);
+        *shown = what;
+    }
+    bw_terminal_progress(NULL, done);
+}
+
 int bw_cmd_bench(int argc, char **argv)
 {
     bench_options options;
@@ -547,8 +558,10 @@ int bw_cmd_bench(int argc, char **argv)
     if (good) {
         bw_bench_result measured;
         bw_error err = { 0 };
+        const char *shown = NULL;
+        options.bench.progress = show_progress;
+        options.bench.progress_arg = &shown;
         bw_log_to(bw_terminal_log, NULL);
-        bw_terminal_progress_begin("measuring");
         const bw_status st = bw_bench_run(&measured, &options.bench, &err);
         bw_terminal_progress_end();
         if (st)

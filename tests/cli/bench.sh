@@ -16,7 +16,7 @@ count_rows() {
 # ---- all tests, JSON ---------------------------------------------------------------------------------
 
 bw bench $lamb --quick --reps 1 --json -
-is a_quick_run_succeeds "$status:$(grep -vc '^bellwether: note: measuring' "$work/err")" 0:0
+is a_quick_run_succeeds "$status:$(grep -vc '^bellwether: note: \(loading\|measuring\), ' "$work/err")" 0:0
 for member in cpu level threads read_gb_per_s int8_tmac_per_s f32_gmac_per_s probes; do
     json machine.$member >/dev/null || not_ok "machine_has_$member" "$(json machine.$member)"
 done
@@ -73,6 +73,18 @@ is two_drafts_give_both_shares "$(near "$(tokens_of 2)" 1.75)" near
 is the_draft_vocabulary_is_all_of_a_small_one "$(json draft_vocab | awk '{ print ($1 > 8192 && $1 <= 8256) }')" 1
 is the_shares_are_in_the_json "$(json accept)" "[0.5,0.25]"
 
+bw bench $lamb --quick --reps 1 --tests verify --rows 1,4 --accept 1,1,1 --json -
+is imposed_acceptance_is_for_drafts_alone "$status:$(json rows.0.simulated):$(json rows.1.simulated)" 0:false:false
+is a_verify_rejects_what_nobody_drafted "$(json rows.1.mean_drafts):$(json rows.1.mean_accepted | awk '{ print ($1 < 0.5) }')" 3:1
+
+bw bench $lamb --quick --reps 1 --tests draft --seqs 64 --drafts 0,1,2,3,4,auto --json -
+is many_sequences_draft "$status:$(count_rows):$(json rows.0.seqs):$(json rows.5.drafts)" 0:6:64:auto
+
+# auto learns from 200 tokens before it is measured: as deep as the others where there is room for that before the depth
+bw bench $lamb --reps 1 --tests draft --drafts 0,auto --depth 400,0 --accept 0.4,0.1 --json -
+is settings_are_measured_at_the_same_depth "$status:$(count_rows):$(json notes.0 | cut -d: -f1)" '0:4:draft at depth 0, 1 sequence'
+is other_depths_are_said "$(json notes.0 | awk '{ from = $(NF - 2); print (from < 30 && $NF > 200 && $NF < 300) }')" 1
+
 bw bench tests/golden/moe-mlx --quick --reps 1 --json - --tests decode,verify,draft --depth 0
 is a_model_without_a_head_has_no_verify_and_no_drafts "$status:$(count_rows):$(json rows.0.test):$(json rows.1.test)" 0:2:decode:draft
 is what_is_left_out_is_said "$(json notes.0 | grep -c '^verify: '):$(json notes.1 | grep -c '^draft: ')" 1:1
@@ -86,6 +98,13 @@ is nothing_was_loaded "$(json notes.0 | grep -c '^load left out')" 1
 is the_others_ran "$(count_rows)" 6
 bw bench --synthetic $lamb/config.json --quick --reps 1 --tests prefill --prompt 20
 is the_table_says_that_weights_are_random "$status:$(grep -c '^simulated  weights (random)$' "$work/out")" 0:1
+
+mkdir "$work/small"
+sed 's/\("max_position_embeddings": *\)[0-9]*/\13000/' $lamb/config.json >"$work/small/config.json"
+bw bench --synthetic "$work/small/config.json" --reps 1 --tests decode --json -
+is depths_without_room_are_left_out "$status:$(count_rows):$(json rows.0.depth)" 0:1:0
+is depths_that_are_left_out_are_said "$(json notes.0 | cut -d: -f1):$(json notes.1 | cut -d: -f1)" \
+    "decode at depth 4096 left out:decode at depth 16384 left out"
 
 # ---- what is refused ---------------------------------------------------------------------------------
 

@@ -256,17 +256,84 @@ TEST(a_run_survives_any_allocation_failing)
     for (int t = 0; t < BW_TEST_COUNT; t++)
         options.tests[t] = t == BW_TEST_LOAD || t == BW_TEST_DRAFT;
     const uint64_t before = memory_used();
-    bool failed = true;
+    bool failed = true, some_left_out = false;
     for (long n = 1; failed; n += 1 + n / (sanitized() ? 6 : 24)) { /* the later, the fewer */
         bw_mem_fail_at(n);
         const bw_status st = bw_bench_run(&result, &options, &err);
         failed = bw_mem_fail_at(0);
-        check_that(failed ? st != BW_OK && err.message[0] && !result.rows : st == BW_OK, "allocation %ld: status %d, %s", n,
-                   st, st ? err.message : "no error");
+        const bool left_out = !st && result.n_rows == 1 && result.n_notes == 1; /* the drafts; loading did succeed */
+        check_that(failed ? left_out || (st && err.message[0] && !result.rows) : !st && result.n_rows == 4,
+                   "allocation %ld: status %d, %s", n, st, st ? err.message : "no error");
+        check(!left_out || strstr(result.notes[0], "draft at depth 0, 1 sequence, left out: "));
+        some_left_out = some_left_out || left_out;
         bw_bench_free(&result);
         check_that(memory_used() == before, "allocation %ld leaks", n);
         check_that(n < 1000000, "no run without a failing allocation");
     }
+    check(some_left_out);
+}
+
+TEST(a_run_of_which_nothing_fits_fails)
+{
+    bw_bench_options options = bw_bench_defaults();
+    bw_bench_result result;
+    bw_error err;
+    options.model_path = repo_path("tests/golden/dense-r2");
+    options.quick = true;
+    options.reps = 1;
+    options.n_threads = 1;
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        options.tests[t] = t == BW_TEST_DECODE;
+    const uint64_t before = memory_used();
+    bool failed = true;
+    for (long n = 1; failed; n += 1 + n / (sanitized() ? 6 : 24)) {
+        bw_mem_fail_at(n);
+        const bw_status st = bw_bench_run(&result, &options, &err);
+        failed = bw_mem_fail_at(0);
+        check_that(failed ? st != BW_OK && err.message[0] && !result.rows : st == BW_OK,
+                   "allocation %ld: status %d, %s", n, st, st ? err.message : "no error");
+        bw_bench_free(&result);
+        check_that(memory_used() == before, "allocation %ld leaks", n);
+    }
+}
+
+/* ---- progress -------------------------------------------------------------------------------- */
+
+typedef struct progress_seen {
+    int n_loading, n_measuring;
+    double loaded, measured; /* the last of each */
+    bool good;
+} progress_seen;
+
+static void see_progress(void *arg, const char *what, double done)
+{
+    progress_seen *seen = arg;
+    const bool loading = strcmp(what, "loading") == 0;
+    seen->good = seen->good && (loading ? seen->n_measuring == 0 : strcmp(what, "measuring") == 0) && done >= 0 &&
+                 done <= 1;
+    *(loading ? &seen->n_loading : &seen->n_measuring) += 1;
+    *(loading ? &seen->loaded : &seen->measured) = done;
+}
+
+TEST(loading_and_measuring_show_how_far_they_are)
+{
+    progress_seen seen = { .good = true };
+    bw_bench_options options = bw_bench_defaults();
+    bw_bench_result result;
+    bw_error err;
+    options.shape = repo_path("models/lamb/config.json");
+    options.quick = true;
+    options.reps = 1;
+    options.n_threads = 1;
+    options.progress = see_progress;
+    options.progress_arg = &seen;
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        options.tests[t] = t == BW_TEST_PREFILL;
+    options.prompts = (bw_bench_list){ { 8, 9 }, 2 };
+    check_ok(bw_bench_run(&result, &options, &err), err);
+    bw_bench_free(&result);
+    check(seen.good && seen.n_loading > 0 && seen.n_measuring == 2);
+    check(seen.loaded == 1 && seen.measured == 0.5);
 }
 
 TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plain_step_reads_every_matrix_once),
@@ -276,4 +343,5 @@ TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plai
            ENTRY(experts_are_read_as_often_as_rows_choose_them),
            ENTRY(types_are_named_by_what_a_step_multiplies),
            ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
-           ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing))
+           ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing),
+           ENTRY(a_run_of_which_nothing_fits_fails), ENTRY(loading_and_measuring_show_how_far_they_are))
