@@ -4,9 +4,10 @@
  *
  * The mixers of the 2b shape: attention of 8 query heads on 2 KV heads of 256 over f16 pages, in turns over
  * six layers, so that 16,384 positions come from memory; the delta rule with 16 heads of 128 x 128, over 18
- * layers. Each line: milliseconds a layer, GB/s of keys and values (or state, read and written) as if each
- * were moved once, and billions of multiply-adds a second. Best of several runs. With one thread it is that
- * thread's processor time which counts, so that a busy machine shows less. */
+ * layers. With 64 rows or fewer, that is: with more, of both one layer alone, again and again, whose keys and
+ * values (or state) may stay in the caches. Each line: milliseconds a layer, GB/s of keys and values (or state,
+ * read and written) as if each were moved once, and billions of multiply-adds a second. Best of several runs.
+ * With one thread it is that thread's processor time which counts, so that a busy machine shows less. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
