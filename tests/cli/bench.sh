@@ -16,7 +16,8 @@ count_rows() {
 # ---- all tests, JSON ---------------------------------------------------------------------------------
 
 bw bench $lamb --quick --reps 1 --json -
-is a_quick_run_succeeds "$status:$(grep -vc '^bellwether: note: \(loading\|measuring\), ' "$work/err")" 0:0
+# Random prompts are far from what a head was trained on: how many of its drafts come true is chance.
+is a_quick_run_succeeds "$status:$(grep -v '^bellwether: note: \(loading\|measuring\), \|the MTP head is loaded, but' "$work/err")" 0:
 for member in cpu level threads read_gb_per_s int8_tmac_per_s f32_gmac_per_s probes; do
     json machine.$member >/dev/null || not_ok "machine_has_$member" "$(json machine.$member)"
 done
