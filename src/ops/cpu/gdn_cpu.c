@@ -10,6 +10,7 @@
  * Runs on the caller's thread and the pool; owns nothing. */
 #include <assert.h>
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "ops/cpu/cpu.h"
@@ -255,7 +256,8 @@ static void run_tiles(const gdn_work *w, int span_index, int h, int first_tile, 
                            .y = scratch + tile_floats, .y_stride = padded };
 
     for (int i = 0, n; i < n_all; i += n) {
-        float *out = args->out + ((size_t)(span->first_row + i - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
+        /* Of virtual row i among the outputs; before them while rows are quiet, which have none. */
+        const ptrdiff_t at = ((ptrdiff_t)(span->first_row + i - virt->n_accepted) * s->n_v_heads + h) * s->d_v;
         rows.n = n = rows_from(i, n_commit, n_all);
         rows.n_commit = n_commit - i < n ? n_commit - i : n;
         rows.n_quiet = virt->n_accepted - i < 0 ? 0 : virt->n_accepted - i < n ? virt->n_accepted - i : n;
@@ -264,14 +266,15 @@ static void run_tiles(const gdn_work *w, int span_index, int h, int first_tile, 
         rows.v = values_of(w, h, virt->first + i) + first_tile * BW_GDN_TILE;
         rows.g = values_of(w, h, virt->first + i) + padded;
         rows.beta = rows.g + 1;
-        if (w->n_parts > 1) {
-            rows.y = out + first_tile * BW_GDN_TILE;
+        if (w->n_parts > 1 && rows.n_quiet < n) {
+            rows.y = args->out + at + first_tile * BW_GDN_TILE;
             rows.y_stride = out_width;
         }
         w->cpu->k.delta_rows(S, scratch, &rows);
-        for (int j = rows.n_quiet; w->n_parts == 1 && j < n; j++)
-            w->cpu->k.gated_norm(out + j * out_width, rows.y + (size_t)j * padded, args->norm,
-                                 args->z + (out - args->out) + j * out_width, s->d_v, s->eps);
+        for (int j = rows.n_quiet; w->n_parts == 1 && j < n; j++) {
+            const size_t to = (size_t)(at + (ptrdiff_t)((size_t)j * out_width));
+            w->cpu->k.gated_norm(args->out + to, rows.y + (size_t)j * padded, args->norm, args->z + to, s->d_v, s->eps);
+        }
     }
 }
 
