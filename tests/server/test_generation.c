@@ -878,7 +878,7 @@ TEST(a_slow_reader_pauses_itself_and_nobody_else)
     }
     struct json_object *a = ask_json(CHAT, "{" STORY NO_THINKING ",\"max_tokens\":10}", 200); /* others run */
     json_object_put(a);
-    check(first_is_paused());
+    check(wait_until(first_is_paused, WAIT_S)); /* the other may be listed for a moment after its answer */
     check(reads_up_to(&c, "\"predicted_n\":1000,")); /* goes on to its end */
     check(reads_up_to(&c, "data: [DONE]\n\n"));
     client_close(&c);
