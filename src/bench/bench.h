@@ -72,6 +72,10 @@ typedef struct bw_bench_row {
     double roofline_share;  /* roofline_ms / ms */
     bw_bench_figure ratio;  /* against the test's first setting, repetition by repetition; median 0: none */
     const char *ratio_what; /* "ms of 1 row" */
+    /* Of auto beside fixed lengths: its tokens/s against those without drafts, and against those of the fixed length
+     * (0 counts as one) whose median is the best; repetition by repetition; median 0: none to compare with. */
+    bw_bench_figure auto_off, auto_best;
+    int best_drafts;        /* that length */
     double drafted, accepted; /* per verify; 0: no drafts */
     double steps;           /* timed in a repetition */
     bool simulated_depth, simulated_acceptance;

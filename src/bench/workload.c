@@ -136,6 +136,15 @@ static double step_seconds(const bw_measured *slice)
     return slice->seconds / slice->n_steps;
 }
 
+/* Repetition by repetition, of s to base; values [reps]: scratch. */
+static bw_bench_figure ratio_of(const setting *s, const setting *base, bool by_rate, double *values, int reps)
+{
+    for (int i = 0; i < reps; i++)
+        values[i] = by_rate ? rate_of(s, &s->slices[i]) / rate_of(base, &base->slices[i])
+                            : step_seconds(&s->slices[i]) / step_seconds(&base->slices[i]);
+    return figure(values, reps);
+}
+
 /* One row of the result from the slices of a setting. values [reps]: scratch. */
 static bw_status report(const group *g, const setting *s, double *values, bw_error *err)
 {
@@ -174,12 +183,30 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
     row->tokens_per_s = figure(values, reps);
     if (!base)
         return BW_OK;
-    for (int i = 0; i < reps; i++)
-        values[i] = g->by_rate ? rate_of(s, &s->slices[i]) / rate_of(base, &base->slices[i])
-                               : step_seconds(&s->slices[i]) / step_seconds(&base->slices[i]);
-    row->ratio = figure(values, reps);
+    row->ratio = ratio_of(s, base, g->by_rate, values, reps);
     row->ratio_what = g->ratio_what;
     return BW_OK;
+}
+
+/* Once all settings of a group of drafts have their rows: what auto is beside the others. values [reps]: scratch. */
+static void compare_auto(const group *g, double *values)
+{
+    bw_bench_row *rows = g->w->result->rows + g->w->result->n_rows - g->n;
+    const int reps = g->w->options->reps;
+    int best = -1, chosen = -1;
+    for (int i = 0; i < g->n; i++) {
+        if (g->settings[i].draft == BW_DRAFT_AUTO)
+            chosen = i;
+        else if (best < 0 || rows[i].tokens_per_s.median > rows[best].tokens_per_s.median)
+            best = i;
+    }
+    if (chosen < 0 || best < 0)
+        return;
+    const setting *s = &g->settings[chosen];
+    rows[chosen].auto_best = ratio_of(s, &g->settings[best], true, values, reps);
+    rows[chosen].best_drafts = g->settings[best].draft;
+    if (g->first >= 0)
+        rows[chosen].auto_off = ratio_of(s, &g->settings[g->first], true, values, reps);
 }
 
 static double mean_depth(const setting *s, int reps)
@@ -262,8 +289,10 @@ static bw_status take_turns(group *g, bw_error *err)
     }
     for (int i = 0; !st && i < g->n; i++)
         st = report(g, &g->settings[i], values, err);
-    if (!st && g->test == BW_TEST_DRAFT)
+    if (!st && g->test == BW_TEST_DRAFT) {
+        compare_auto(g, values);
         note_depths(g);
+    }
     bw_mem_free(slices);
     bw_mem_free(values);
     return st;

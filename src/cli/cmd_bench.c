@@ -241,6 +241,15 @@ static const char *count_text(int n)
     return text;
 }
 
+/* What of a row is simulated besides its weights, after the separator; nothing when nothing is. */
+static void print_row_simulated(const bw_bench_row *row, const char *separator)
+{
+    const bool both = row->simulated_depth && row->simulated_acceptance;
+    if (row->simulated_depth || row->simulated_acceptance)
+        printf("%ssimulated: %s%s%s", separator, row->simulated_depth ? "depth" : "", both ? ", " : "",
+               row->simulated_acceptance ? "acceptance" : "");
+}
+
 /* What stands behind a row's figures. */
 static void print_remark(const bw_bench_row *row)
 {
@@ -254,10 +263,31 @@ static void print_remark(const bw_bench_row *row)
         printf("%s%.2f of %.2f drafts accepted", separator, row->accepted, row->drafted);
         separator = "; ";
     }
-    const bool both = row->simulated_depth && row->simulated_acceptance;
-    if (row->simulated_depth || row->simulated_acceptance)
-        printf("%ssimulated: %s%s%s", separator, row->simulated_depth ? "depth" : "", both ? ", " : "",
-               row->simulated_acceptance ? "acceptance" : "");
+    print_row_simulated(row, separator);
+}
+
+static void print_ratio(const char *separator, const bw_bench_figure *f, const char *of)
+{
+    printf("%s%.3f (%.3f..%.3f) of %s", separator, f->median, f->smallest, f->largest, of);
+}
+
+/* Under a group of drafts with auto and others: auto beside the fixed lengths. */
+static void print_auto(const bw_bench_row *row)
+{
+    const bool off = row->auto_off.median > 0;
+    printf("  auto:");
+    if (off)
+        print_ratio(" ", &row->auto_off, "off");
+    print_ratio(off ? ", " : " ", &row->auto_best, "the best fixed length");
+    printf(", n = %d; at %d sequence%s, depth %d", row->best_drafts, row->seqs, row->seqs == 1 ? "" : "s", row->depth);
+    print_row_simulated(row, "; ");
+    printf("\n");
+}
+
+/* Rows of one group of the draft test: measured in turns. */
+static bool same_group(const bw_bench_row *a, const bw_bench_row *b)
+{
+    return a->test == b->test && a->seqs == b->seqs && a->depth == b->depth;
 }
 
 static void print_row(const bw_bench_row *row)
@@ -328,10 +358,18 @@ static void print_table(const bw_bench_result *r, const bw_bench_options *o)
         printf("note       %s\n", r->notes[i]);
     printf("\n%-8s%6s%5s %7s %6s %10s  %-18s %9s %9s %9s\n", "test", "rows", "seqs", "depth", "drafts", "ms",
            "(spread)", "tokens/s", "MB", "roofline");
+    const bw_bench_row *chosen = NULL;
     for (int i = 0; i < r->n_rows; i++) {
-        if (i > 0 && r->rows[i].test != r->rows[i - 1].test)
+        const bw_bench_row *row = &r->rows[i];
+        if (i > 0 && row->test != row[-1].test)
             printf("\n");
-        print_row(&r->rows[i]);
+        print_row(row);
+        if (row->auto_best.median > 0)
+            chosen = row;
+        if (chosen && (i + 1 == r->n_rows || !same_group(row, row + 1))) {
+            print_auto(chosen);
+            chosen = NULL;
+        }
     }
 }
 
@@ -403,6 +441,15 @@ static struct json_object *row_json(const bw_bench_result *r, const bw_bench_row
         add_number(out, "ratio", row->ratio.median);
         add_spread(out, "ratio_spread", &row->ratio);
         add_text(out, "ratio_to", row->ratio_what);
+    }
+    if (row->auto_off.median > 0) {
+        add_number(out, "auto_off", row->auto_off.median);
+        add_spread(out, "auto_off_spread", &row->auto_off);
+    }
+    if (row->auto_best.median > 0) {
+        add_number(out, "auto_best", row->auto_best.median);
+        add_spread(out, "auto_best_spread", &row->auto_best);
+        add_int(out, "best_drafts", row->best_drafts);
     }
     if (row->drafted > 0) {
         add_number(out, "mean_drafts", row->drafted);

@@ -73,6 +73,24 @@ is one_draft_gives_what_was_imposed "$(near "$(tokens_of 1)" 1.5)" near
 is two_drafts_give_both_shares "$(near "$(tokens_of 2)" 1.75)" near
 is the_draft_vocabulary_is_all_of_a_small_one "$(json draft_vocab | awk '{ print ($1 > 8192 && $1 <= 8256) }')" 1
 is the_shares_are_in_the_json "$(json accept)" "[0.5,0.25]"
+# with one repetition a ratio of figures is the ratio of the repetition
+best=$(for i in 0 1 2; do echo "$(json rows.$i.tokens_per_s) $i"; done | sort -g | tail -n 1 | cut -d ' ' -f 2)
+rate_ratio() { awk -v a="$(json rows.$1.tokens_per_s)" -v b="$(json rows.$2.tokens_per_s)" 'BEGIN { print a / b }'; }
+is the_best_fixed_length_has_the_most_tokens "$(json rows.3.best_drafts)" "$best"
+is auto_is_set_against_it "$(near "$(json rows.3.auto_best)" "$(rate_ratio 3 "$best")")" near
+is auto_is_set_against_no_drafts "$(near "$(json rows.3.auto_off)" "$(rate_ratio 3 0)"):$(json rows.3.auto_off_spread.0)" \
+    "near:$(json rows.3.auto_off)"
+is only_auto_is_compared_so "$("$json_get" rows.2.auto_best <"$work/out" >/dev/null 2>&1; echo $?)" 1
+
+bw bench $lamb --quick --reps 2 --tests draft --seqs 1,2 --drafts auto,0,8 --accept 0.5
+is under_each_group_a_line_says_how_auto_compares "$status:$(grep -A 1 '^draft .* 8 ' "$work/out" | grep -c '^  auto: ')" 0:2
+is the_line_says_what_is_simulated "$(grep '^  auto: ' "$work/out" | tail -n 1 | sed 's/[0-9]\.[0-9]*/X/g; s/n = [08]/n = N/')" \
+    "  auto: X (X..X) of off, X (X..X) of the best fixed length, n = N; at 2 sequences, depth 0; simulated: acceptance"
+bw bench $lamb --quick --reps 1 --tests draft --drafts auto,3 --json -
+is without_off_there_is_the_best_fixed_length "$status:$(json rows.0.best_drafts)" 0:3
+is what_was_not_measured_is_not_compared_with "$("$json_get" rows.0.auto_off <"$work/out" >/dev/null 2>&1; echo $?)" 1
+bw bench $lamb --quick --reps 1 --tests draft --drafts auto --accept 0
+is auto_alone_has_nothing_to_compare_with "$status:$(grep -c '^draft ' "$work/out"):$(grep -c '^  auto:' "$work/out")" 0:1:0
 
 bw bench $lamb --quick --reps 1 --tests verify --rows 1,4 --accept 1,1,1 --json -
 is imposed_acceptance_is_for_drafts_alone "$status:$(json rows.0.simulated):$(json rows.1.simulated)" 0:false:false
