@@ -136,27 +136,26 @@ INLINE __m512 settle(bw_pack_form form, __m512i dot, __m512i sum)
     return _mm512_cvtepi32_ps(offset ? _mm512_sub_epi32(dot, _mm512_slli_epi32(sum, (unsigned)shifts[offset])) : dot);
 }
 
-INLINE __m512i columns(const int8_t *q)
+/* dot + code * (four columns in all lanes). By name because gcc 12 makes the broadcast an instruction of its own:
+ * 5 to 8 % slower with 2 to 4 rows (AMD EPYC, Zen 4, 2026-11-21; docs/performance.md). */
+INLINE __m512i add_columns(__m512i dot, __m512i code, const int8_t *q)
 {
-    int32_t four;
-    __builtin_memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(dot) : "v"(code), "m"(*(const int8_t(*)[4])q));
+    return dot;
 }
 
-/* Group g of a brick, whose codes are `code`, times entry `at` of the rows; split: in two chains of dots */
-INLINE __m512 group_product(bw_pack_form form, const brick_head *head, int g, const __m512i code[8],
-                            const bw_q8_rows *x, size_t at, bool split)
+INLINE bool is_halved(bw_pack_form form)
 {
-    const int8_t *q = x->q + at * BW_Q8_GROUP;
-    const bool halved = form.head == BW_HEAD_K_HALF || form.head == BW_HEAD_K_HALF_MIN;
-    const bool two_chains = halved || split;
-    __m512i dot[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
-    UNROLL for (int k = 0; k < 8; k++)
-        dot[two_chains ? k / 4 : 0] = _mm512_dpbusd_epi32(dot[two_chains ? k / 4 : 0], code[k], columns(q + 4 * k));
+    return form.head == BW_HEAD_K_HALF || form.head == BW_HEAD_K_HALF_MIN;
+}
+
+/* What the dots of group g of a brick with entry `at` of the rows come to; dot[1] counts if halves have scales of
+ * their own. */
+INLINE __m512 scaled(bw_pack_form form, const brick_head *head, int g, const __m512i dot[2], const bw_q8_rows *x,
+                     size_t at)
+{
     const __m512i sum = _mm512_set1_epi32(x->sum[at]);
-    if (!halved) {
-        if (two_chains)
-            dot[0] = _mm512_add_epi32(dot[0], dot[1]);
+    if (!is_halved(form)) {
         const __m512 t = _mm512_mul_ps(settle(form, dot[0], sum), head->scale[g]);
         const bool lifted = form.head == BW_HEAD_D_M || form.head == BW_HEAD_K_MIN;
         return lifted ? _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), head->minimum[g], t) : t;
@@ -169,6 +168,27 @@ INLINE __m512 group_product(bw_pack_form form, const brick_head *head, int g, co
         t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), head->minimum[2 * g + 1], t);
     }
     return t;
+}
+
+/* Adds group g of a brick, whose codes are `code`, times n entries of the rows from `at` on to their sums. The rows'
+ * dots take turns, so that none waits for the one before. */
+INLINE void add_group(bw_pack_form form, __m512 *sums, int n, int n_chains, const brick_head *head, int g,
+                      const __m512i code[8], const bw_q8_rows *x, size_t at)
+{
+    __m512i dot[8][2];
+    UNROLL for (int r = 0; r < n; r++)
+        dot[r][0] = dot[r][1] = _mm512_setzero_si512();
+    UNROLL for (int k = 0; k < 8; k++)
+        UNROLL for (int r = 0; r < n; r++) {
+            const int8_t *q = x->q + (at + (size_t)r) * BW_Q8_GROUP + 4 * k;
+            dot[r][k * n_chains / 8] = add_columns(dot[r][k * n_chains / 8], code[k], q);
+        }
+    UNROLL for (int r = 0; r < n; r++) {
+        if (n_chains == 2 && !is_halved(form))
+            dot[r][0] = _mm512_add_epi32(dot[r][0], dot[r][1]);
+        const __m512 t = scaled(form, head, g, dot[r], x, at + (size_t)r);
+        sums[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x->scale[at + (size_t)r]), sums[r]);
+    }
 }
 
 /* A block of rows, or some of one: entries of a group lie `step` apart from those of the next. */
@@ -190,6 +210,8 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
 {
     const bw_pack_form form = bw_pack_form_of(type);
     const int brick_groups = bw_pack_brick_groups(form);
+    const int n_chains = is_halved(form) || n <= SPLIT_ROWS ? 2 : 1;
+    const int n_together = n > 8 ? 4 : n; /* what registers there are for */
     const bw_q8_rows *x = rows->x;
     __m512 sums[16];
     brick_head head;
@@ -204,10 +226,9 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
         for (int g = 0; g < some; g++, codes += bw_pack_group_bytes(form), at += rows->step) {
             __m512i code[8];
             open_codes(code, form, codes);
-            UNROLL for (int r = 0; r < n; r++) {
-                const __m512 t = group_product(form, &head, g, code, x, at + (size_t)r, n <= SPLIT_ROWS);
-                sums[r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x->scale[at + (size_t)r]), sums[r]);
-            }
+            UNROLL for (int r = 0; r < n; r += n_together)
+                add_group(form, sums + r, n - r < n_together ? n - r : n_together, n_chains, &head, g, code, x,
+                          at + (size_t)r);
         }
     }
     UNROLL for (int r = 0; r < n; r++) {
