@@ -14,7 +14,7 @@
 enum {
     ROOM = 1024,         /* tokens a sequence goes on from its depth before it starts again */
     AUTO_ROOM = 2048,    /* auto generates AUTO_TOKENS first, and a step of it up to 9 */
-    LEAST_STEPS = 4, MOST_STEPS = 32,
+    LEAST_STEPS = 4, MOST_STEPS = 32, MOST_AUTO_STEPS = 128, /* of a slice */
     AUTO_TOKENS = 200, AUTO_TOKENS_QUICK = 20, /* that auto has to learn from before it is measured */
     MAX_SETTINGS = BW_BENCH_MAX_LIST,
     VERIFY_MOST = 1 + BW_MAX_DRAFTS /* rows of one sequence */
@@ -176,7 +176,7 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
         row->drafted = sum.drafted / sum.verifies;
         row->accepted = sum.accepted / sum.verifies;
     }
-    row->simulated_depth = s->crew && s->crew->simulate_depth && s->depth > 0;
+    row->simulated_depth = s->crew && s->crew->simulate_depth && s->crew->depth > 0;
     row->simulated_acceptance = s->slice.n_accept > 0 && s->draft != 0;
     for (int i = 0; i < reps; i++)
         values[i] = g->test == BW_TEST_VERIFY ? s->rows / step_seconds(&s->slices[i]) : rate_of(s, &s->slices[i]);
@@ -245,19 +245,26 @@ static bw_status run_once(const group *g, setting *s, int rep, bw_error *err)
     return bw_prompt_run(s->engine, s->rows, (uint64_t)rep * 64 + (uint64_t)(s - g->settings), slice, err);
 }
 
-/* So many steps that a slice takes a third of a second, or a twentieth when it is to be quick. */
+/* What a slice is to take. auto tries another length once in some hundred steps: that is to be in a slice. */
+static double slice_seconds(const group *g, const setting *s)
+{
+    if (g->w->options->quick)
+        return 0.05;
+    return g->test != BW_TEST_DRAFT ? 0.35 : s->draft == BW_DRAFT_AUTO ? 2.4 : 0.8;
+}
+
 static bw_status choose_steps(const group *g, setting *s, bw_error *err)
 {
     bw_measured slice;
     bw_status st;
-    const double wanted = g->w->options->quick ? 0.05 : g->test == BW_TEST_DRAFT ? 0.8 : 0.35;
+    const int most = s->draft == BW_DRAFT_AUTO ? MOST_AUTO_STEPS : MOST_STEPS;
     if (!s->crew) /* a first prompt touches the scratch memory */
         return bw_prompt_run(s->engine, s->rows < 64 ? s->rows : 64, 1, &slice, err);
     s->slice.n_steps = 2;
     if ((st = bw_crew_run(s->crew, &s->slice, &slice, err)))
         return st;
-    const double steps = wanted / (step_seconds(&slice) + 1e-9);
-    s->slice.n_steps = steps < LEAST_STEPS ? LEAST_STEPS : steps > MOST_STEPS ? MOST_STEPS : (int)steps;
+    const double steps = slice_seconds(g, s) / (step_seconds(&slice) + 1e-9);
+    s->slice.n_steps = steps < LEAST_STEPS ? LEAST_STEPS : steps > most ? most : (int)steps;
     return BW_OK;
 }
 
@@ -460,7 +467,8 @@ static bw_status run_seqs(group *g, int depth, bw_error *err)
 }
 
 /* Every slice starts at the depth again, auto's so much before it as it learns from: all are measured at the same
- * depth. Computed depths that fit beside each other are kept instead, a prefill for every slice takes too long. */
+ * depth, which is not less than that. Computed depths that fit beside each other are kept instead, a prefill for
+ * every slice takes too long. */
 static bool starts_again(const bw_bench_options *o, int depth, int n_seqs, int n_settings)
 {
     return depth == 0 || !o->real_depth || n_seqs * n_settings > BW_BENCH_MAX_SEQS;
@@ -474,14 +482,23 @@ static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
     const bool with_mtp = bw_model_get_info(g->w->model)->has_mtp;
     int n, n_fixed = 0;
     const int *drafts = list_of(&o->drafts, &normal_drafts, &quick_drafts, o->quick, &n);
+    const int warm = o->quick ? AUTO_TOKENS_QUICK : AUTO_TOKENS;
     bw_crew *alone = NULL, *fixed[MAX_SETTINGS];
+    bool learns = false;
+    for (int i = 0; i < n; i++)
+        learns |= drafts[i] == BW_DRAFT_AUTO && with_mtp;
+    const int from = learns && depth < warm + 1 ? warm + 1 : depth; /* auto begins with a prompt of one token */
+    if (from != depth)
+        bw_workload_note(g->w, "draft at depth %d, %d sequence%s: measured from position %d on, since auto generates %d "
+                         "tokens to learn from first", depth, n_seqs, n_seqs == 1 ? "" : "s", from, warm);
     for (int i = 0; i < n; i++) {
         if (drafts[i] != 0 && !with_mtp)
             continue;
-        bw_crew *crew = add_crew(g, n_seqs, depth, drafts[i], err);
+        bw_crew *crew = add_crew(g, n_seqs, drafts[i] == BW_DRAFT_AUTO ? depth : from, drafts[i], err);
         if (!crew)
             return BW_E_MEMORY;
         setting *s = add_setting(g, crew, n_seqs);
+        s->depth = from;
         s->rows = drafts[i] == BW_DRAFT_AUTO ? 0 : n_seqs * (1 + drafts[i]);
         s->slice.n_warm = 2; /* the first has no drafts to verify yet */
         s->slice.accept = o->accept;
@@ -490,7 +507,7 @@ static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
         if (drafts[i] == 0)
             g->first = g->n - 1;
         if (drafts[i] == BW_DRAFT_AUTO) {
-            crew->warm = o->quick ? AUTO_TOKENS_QUICK : AUTO_TOKENS;
+            crew->warm = warm;
             alone = crew;
         } else {
             fixed[n_fixed++] = crew;

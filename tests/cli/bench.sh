@@ -66,7 +66,7 @@ bw bench $lamb --quick --reps 1 --tests decode --depth 70 --real-depth --json -
 is a_depth_that_was_computed_is_not_simulated "$status:$(json rows.0.simulated)" 0:false
 
 bw bench $lamb --quick --reps 1 --tests draft --drafts 0,1,2,auto --accept 0.5,0.25 --json -
-is imposed_acceptance_is_marked "$status:$(json rows.0.simulated):$(json rows.1.simulated)" '0:false:["acceptance"]'
+is imposed_acceptance_is_marked "$status:$(json rows.0.simulated):$(json rows.1.simulated)" '0:["depth"]:["depth","acceptance"]'
 tokens_of() { awk -v r="$(json rows.$1.tokens_per_s)" -v ms="$(json rows.$1.ms)" 'BEGIN { print r * ms / 1000 }'; }
 is a_step_without_drafts_gives_a_token "$(near "$(tokens_of 0)" 1)" near
 is one_draft_gives_what_was_imposed "$(near "$(tokens_of 1)" 1.5)" near
@@ -85,7 +85,7 @@ is only_auto_is_compared_so "$("$json_get" rows.2.auto_best <"$work/out" >/dev/n
 bw bench $lamb --quick --reps 2 --tests draft --seqs 1,2 --drafts auto,0,8 --accept 0.5
 is under_each_group_a_line_says_how_auto_compares "$status:$(grep -A 1 '^draft .* 8 ' "$work/out" | grep -c '^  auto: ')" 0:2
 is the_line_says_what_is_simulated "$(grep '^  auto: ' "$work/out" | tail -n 1 | sed 's/[0-9]\.[0-9]*/X/g; s/n = [08]/n = N/')" \
-    "  auto: X (X..X) of off, X (X..X) of the best fixed length, n = N; at 2 sequences, depth 0; simulated: acceptance"
+    "  auto: X (X..X) of off, X (X..X) of the best fixed length, n = N; at 2 sequences, depth 21; simulated: acceptance"
 bw bench $lamb --quick --reps 1 --tests draft --drafts auto,3 --json -
 is without_off_there_is_the_best_fixed_length "$status:$(json rows.0.best_drafts)" 0:3
 is what_was_not_measured_is_not_compared_with "$("$json_get" rows.0.auto_off <"$work/out" >/dev/null 2>&1; echo $?)" 1
@@ -99,10 +99,12 @@ is a_verify_rejects_what_nobody_drafted "$(json rows.1.mean_drafts):$(json rows.
 bw bench $lamb --quick --reps 1 --tests draft --seqs 64 --drafts 0,1,2,3,4,auto --json -
 is many_sequences_draft "$status:$(count_rows):$(json rows.0.seqs):$(json rows.5.drafts)" 0:6:64:auto
 
-# auto learns from 200 tokens before it is measured: as deep as the others where there is room for that before the depth
+# auto learns from 200 tokens before it is measured: no setting is measured less deep than that
 bw bench $lamb --reps 1 --tests draft --drafts 0,auto --depth 400,0 --accept 0.4,0.1 --json -
-is settings_are_measured_at_the_same_depth "$status:$(count_rows):$(json notes.0 | cut -d: -f1)" '0:4:draft at depth 0, 1 sequence'
-is other_depths_are_said "$(json notes.0 | awk '{ from = $(NF - 2); print (from < 30 && $NF > 200 && $NF < 300) }')" 1
+is settings_are_measured_at_the_same_depth "$status:$(count_rows):$(json rows.0.depth):$(json rows.1.depth):$(json rows.2.depth):$(json rows.3.depth)" \
+    0:4:400:400:201:201
+is what_auto_generated_is_not_simulated "$(json rows.2.simulated):$(json rows.3.simulated)" '["depth"]:["acceptance"]'
+is other_depths_are_said "$(json notes | grep -c 'draft at depth 0, 1 sequence: measured from position 201 on')" 1
 
 bw bench tests/golden/moe-mlx --quick --reps 1 --json - --tests decode,verify,draft --depth 0
 is a_model_without_a_head_has_no_verify_and_no_drafts "$status:$(count_rows):$(json rows.0.test):$(json rows.1.test)" 0:2:decode:draft
