@@ -28,6 +28,7 @@ bw_bench_options bw_bench_defaults(void)
 /* One of so many times that the model is opened. */
 typedef struct opening {
     const bw_bench_options *options;
+    int n_threads;
     int done, all;
 } opening;
 
@@ -40,7 +41,7 @@ static void show_opening(void *arg, double done)
 static bw_status open_model(bw_model **out, opening now, bw_error *err)
 {
     const bw_bench_options *o = now.options;
-    const bw_model_options options = { .n_threads = o->n_threads, .pin = o->pin, .activations = o->activations,
+    const bw_model_options options = { .n_threads = now.n_threads, .pin = o->pin, .activations = o->activations,
                                        .progress = o->progress ? show_opening : NULL, .progress_arg = &now };
     if (o->model_path)
         return bw_model_open(out, o->model_path, &options, err);
@@ -64,7 +65,7 @@ static bw_status run_load(bw_workload *w, bw_error *err)
         bw_model_close(w->model);
         w->model = NULL;
         const uint64_t start = bw_clock_ns();
-        if ((st = open_model(&w->model, (opening){ o, i, o->reps }, err)))
+        if ((st = open_model(&w->model, (opening){ o, w->n_threads, i, o->reps }, err)))
             break;
         const int most = bw_model_get_info(w->model)->max_context;
         options.kv = o->kv;
@@ -129,28 +130,28 @@ static void describe_model(bw_bench_result *r, const bw_bench_options *o)
     r->model = info->path;
     r->weight_bytes = info->weight_bytes;
     r->packed_bytes = info->packed_bytes;
-    r->load_s = info->load_s;
-    r->pack_s = info->pack_s;
     r->int8_activations = info->int8_activations;
-    r->machine.cpu = info->cpu_name;
-    r->machine.level = info->cpu_level;
-    r->machine.n_threads = info->n_threads;
+    for (int i = 0; i < r->n_machines; i++) {
+        r->machines[i].cpu = info->cpu_name;
+        r->machines[i].level = info->cpu_level;
+    }
 }
 
 /* ---- limits ---------------------------------------------------------------------------------- */
 
-static void set_against_limits(bw_bench_result *r, const bw_machine_limits *l)
+/* The rows from `first` on, against what the machine showed while they were measured. */
+static void set_against_limits(const bw_workload *w, int first)
 {
-    bw_bench_machine *m = &r->machine;
-    m->read_bytes_per_s = l->read_bytes.best;
-    m->int8_macs_per_s = l->int8_macs.best;
-    m->f32_macs_per_s = l->f32_macs.best;
-    m->read_bytes_median = l->read_bytes.median;
-    m->int8_macs_median = l->int8_macs.median;
-    m->f32_macs_median = l->f32_macs.median;
-    m->n_probes = l->n_probes;
-    m->probe_bytes = l->buffer_bytes;
-    for (int i = 0; i < r->n_rows; i++) {
+    bw_bench_result *r = w->result;
+    const bw_model_info *info = bw_model_get_info(w->model);
+    const bw_machine_limits l = bw_machine_get(w->machine);
+    bw_bench_machine *m = &r->machines[r->n_machines++];
+    *m = (bw_bench_machine){ .n_threads = info->n_threads, .load_s = info->load_s, .pack_s = info->pack_s,
+                             .n_probes = l.n_probes, .probe_bytes = l.buffer_bytes,
+                             .read_bytes_per_s = l.read_bytes.best, .read_bytes_median = l.read_bytes.median,
+                             .int8_macs_per_s = l.int8_macs.best, .int8_macs_median = l.int8_macs.median,
+                             .f32_macs_per_s = l.f32_macs.best, .f32_macs_median = l.f32_macs.median };
+    for (int i = first; i < r->n_rows; i++) {
         bw_bench_row *row = &r->rows[i];
         const bw_step_cost cost = { row->bytes, row->int8_macs, row->f32_macs };
         row->roofline_ms = 1e3 * bw_step_cost_seconds(&cost, m->read_bytes_per_s, m->int8_macs_per_s,
@@ -172,20 +173,23 @@ static bw_status check_options(const bw_bench_options *o, bw_error *err)
     return BW_OK;
 }
 
+/* All of them, with w->n_threads. */
 static bw_status run_tests(bw_workload *w, bw_error *err)
 {
     const bw_bench_options *o = w->options;
     const bool load = o->tests[BW_TEST_LOAD] && o->model_path;
-    bw_status st;
-    for (int t = 0; t < BW_TEST_COUNT; t++)
-        w->n_groups += o->tests[t] ? bw_workload_groups(o, (bw_bench_test)t) : 0;
+    const int first = w->result->n_rows;
+    bw_machine_destroy(w->machine);
+    w->machine = NULL;
+    bw_model_close(w->model);
+    w->model = NULL;
+    bw_status st = load ? run_load(w, err) : open_model(&w->model, (opening){ o, w->n_threads, 0, 1 }, err);
+    if (st || (st = bw_workload_check(w, err)))
+        return st;
     if (o->tests[BW_TEST_LOAD] && !load) {
         bw_workload_note(w, "load left out: random weights are made, not loaded");
         w->groups_done++;
     }
-    st = load ? run_load(w, err) : open_model(&w->model, (opening){ o, 0, 1 }, err);
-    if (st || (st = bw_workload_check(w, err)))
-        return st;
     const bw_model_info *info = bw_model_get_info(w->model);
     if ((st = bw_machine_create(&w->machine, info->cpu_level, info->n_threads, err)))
         return st;
@@ -194,6 +198,24 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
     for (int t = BW_TEST_PREFILL; !st && t < BW_TEST_COUNT; t++)
         if (o->tests[t])
             st = bw_workload_run(w, (bw_bench_test)t, err);
+    if (!st)
+        set_against_limits(w, first);
+    return st;
+}
+
+/* For each number of threads. */
+static bw_status run_all(bw_workload *w, bw_error *err)
+{
+    static const bw_bench_list one_each = { { 0 }, 1 };
+    const bw_bench_options *o = w->options;
+    const bw_bench_list *threads = o->threads.n ? &o->threads : &one_each;
+    bw_status st = BW_OK;
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        w->n_groups += o->tests[t] ? threads->n * bw_workload_groups(o, (bw_bench_test)t) : 0;
+    for (int i = 0; !st && i < threads->n; i++) {
+        w->n_threads = threads->items[i];
+        st = run_tests(w, err);
+    }
     if (!st && w->left_out.status && w->result->n_rows == 0)
         return bw_fail(err, w->left_out.status, "%s", w->left_out.message);
     return st;
@@ -205,13 +227,10 @@ bw_status bw_bench_run(bw_bench_result *out, const bw_bench_options *o, bw_error
     bw_workload w = { .options = o, .result = out };
     bw_status st = check_options(o, err);
     if (!st)
-        st = run_tests(&w, err);
+        st = run_all(&w, err);
     out->model_open = w.model;
-    if (!st) {
-        const bw_machine_limits limits = bw_machine_get(w.machine);
+    if (!st)
         describe_model(out, o);
-        set_against_limits(out, &limits);
-    }
     bw_machine_destroy(w.machine);
     if (st)
         bw_bench_free(out);

@@ -39,7 +39,7 @@ typedef struct bw_bench_options {
     const char *shape, *type; /* random weights; type NULL: "q4_0" */
     bw_kv_type kv;
     bw_activations activations;
-    int n_threads;            /* 0: one per processor */
+    bw_bench_list threads;    /* 0, or an empty list: one per processor; all tests for one number, then for the next */
     bool pin;                 /* threads but the caller's stay on a processor each */
     bool tests[BW_TEST_COUNT];
     bw_bench_list prompts, depths, rows, seqs, drafts; /* drafts: BW_DRAFT_AUTO or a number */
@@ -65,6 +65,7 @@ typedef struct bw_bench_row {
     bw_bench_test test;
     int rows;               /* of the step or prompt; 0: none, or not always the same */
     int seqs, depth, drafts; /* drafts: BW_DRAFT_AUTO or a number */
+    int n_threads;
     bw_bench_figure ms;     /* of a step; of the whole prompt; of a load */
     bw_bench_figure tokens_per_s; /* verify: rows a second; load: 0 */
     double bytes, int8_macs, f32_macs; /* in these milliseconds, by the shapes; mean of the steps */
@@ -81,9 +82,11 @@ typedef struct bw_bench_row {
     bool simulated_depth, simulated_acceptance;
 } bw_bench_row;
 
+/* With so many threads. */
 typedef struct bw_bench_machine {
     const char *cpu, *level;
     int n_threads;
+    double load_s, pack_s; /* of the model that the tests ran on */
     /* the best of all probes, and their median */
     double read_bytes_per_s, int8_macs_per_s, f32_macs_per_s;
     double read_bytes_median, int8_macs_median, f32_macs_median;
@@ -96,18 +99,20 @@ typedef struct bw_bench_result {
     bool synthetic;            /* random weights */
     const char *model;         /* the path, or what was made */
     unsigned long long weight_bytes, packed_bytes; /* in the file; copied into the order of the kernels */
-    double load_s, pack_s;
     bool int8_activations;
-    bw_bench_machine machine;
+    bw_bench_machine machines[BW_BENCH_MAX_LIST]; /* one for each number of threads, in the order given */
+    int n_machines;
     int draft_vocab;           /* as resolved; 0: nothing drafted */
     bw_bench_row *rows; /* [n_rows] */
     int n_rows;
     char notes[BW_BENCH_MAX_NOTES][256]; /* what was left out, and why; what differs */
     int n_notes;
-    bw_model *model_open; /* what model and machine point into */
+    bw_model *model_open; /* what model and machines point into */
 } bw_bench_result;
 
-/* Runs the tests in the order of their numbers. The caller frees *out. What does not fit is left out, and noted.
+/* Runs the tests in the order of their numbers, all of them for each number of threads: the model is opened anew, so
+ * that its weights lie where those threads put them, and the machine is probed with as many. The caller frees *out.
+ * What does not fit is left out, and noted.
  * BW_E_ARGUMENT: a list that cannot be measured, a shape or type that is not known. BW_E_LIMIT: a depth above
  * the model's context. BW_E_MEMORY, BW_E_LIMIT: nothing fitted. Others: as bw_model_open, bw_engine_create,
  * bw_engine_step. On failure *out is empty. */

@@ -73,14 +73,23 @@ static int largest(const int *items, int n)
 
 /* ---- rows of the result ---------------------------------------------------------------------- */
 
+static int threads_of(const bw_workload *w)
+{
+    return bw_model_get_info(w->model)->n_threads;
+}
+
 void bw_workload_note(bw_workload *w, const char *format, ...)
 {
     bw_bench_result *r = w->result;
     va_list args;
     if (r->n_notes == BW_BENCH_MAX_NOTES)
         return;
+    char *note = r->notes[r->n_notes++];
+    int used = 0;
+    if (w->options->threads.n > 1)
+        used = snprintf(note, sizeof r->notes[0], "%d thread%s: ", threads_of(w), threads_of(w) == 1 ? "" : "s");
     va_start(args, format);
-    vsnprintf(r->notes[r->n_notes++], sizeof r->notes[0], format, args);
+    vsnprintf(note + used, sizeof r->notes[0] - (size_t)used, format, args);
     va_end(args);
 }
 
@@ -122,7 +131,7 @@ bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, i
     for (int i = 0; i < n; i++)
         seconds[i] *= 1e3;
     *row = &r->rows[r->n_rows++];
-    **row = (bw_bench_row){ .test = test, .ms = figure(seconds, n) };
+    **row = (bw_bench_row){ .test = test, .n_threads = threads_of(w), .ms = figure(seconds, n) };
     return BW_OK;
 }
 

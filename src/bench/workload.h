@@ -10,8 +10,9 @@
 
 typedef struct bw_workload {
     const bw_bench_options *options;
+    int n_threads; /* that it opens the model with, of options->threads */
     bw_model *model;
-    bw_machine *machine;
+    bw_machine *machine; /* probed with as many */
     bw_bench_result *result; /* rows and notes are added */
     int n_rows_room;
     int groups_done, n_groups; /* for the progress */

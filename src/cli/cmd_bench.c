@@ -105,6 +105,11 @@ static bool read_seqs(void *target, const char *text)
     return read_list(target, text, 1, BW_BENCH_MAX_SEQS, NULL);
 }
 
+static bool read_threads(void *target, const char *text)
+{
+    return read_list(target, text, 0, 1024, NULL);
+}
+
 static bool read_drafts(void *target, const char *text)
 {
     return read_list(target, text, 0, BW_MAX_DRAFTS, "auto");
@@ -175,8 +180,10 @@ static bw_args_result read_options(bench_options *o, int argc, char **argv)
           .help = "compute what lies before a depth, instead of making\nup its keys, values and states: takes long" },
 
         { BW_OPTION_GROUP, .name = "Computing" },
-        { BW_OPTION_INT, "--threads", "N", &b->n_threads, .low = 0, .high = 1024,
-          .help = "worker threads, one number for all tests; 0, the\ndefault: one per processor" },
+        { BW_OPTION_CUSTOM, "--threads", "LIST", &b->threads, .read = read_threads,
+          .expected = "up to 16 different numbers of threads from 0 to 1024, such as 1,2,4",
+          .help = "worker threads; all tests for the first number, then\nfor the next; 0, the default: one per "
+                  "processor" },
         { BW_OPTION_SET, .name = "--pin", .target = &b->pin, .help = "keep each worker thread on one processor" },
         { BW_OPTION_CHOICE, .name = "--kv", .value = "f16|f32", .target = &o->kv, .choices = "f16|f32",
           .help = "how keys and values are kept; default f16" },
@@ -287,7 +294,7 @@ static void print_auto(const bw_bench_row *row)
 /* Rows of one group of the draft test: measured in turns. */
 static bool same_group(const bw_bench_row *a, const bw_bench_row *b)
 {
-    return a->test == b->test && a->seqs == b->seqs && a->depth == b->depth;
+    return a->test == b->test && a->seqs == b->seqs && a->depth == b->depth && a->n_threads == b->n_threads;
 }
 
 static void print_row(const bw_bench_row *row)
@@ -336,23 +343,29 @@ static const char *packed_text(const bw_bench_result *r)
 {
     static char text[80];
     if (r->packed_bytes)
-        snprintf(text, sizeof text, " (%.1f MB packed in %.2f s)", (double)r->packed_bytes * 1e-6, r->pack_s);
+        snprintf(text, sizeof text, " (%.1f MB packed in %.2f s)", (double)r->packed_bytes * 1e-6,
+                 r->machines[0].pack_s);
     return text;
 }
 
-static void print_table(const bw_bench_result *r, const bw_bench_options *o)
+static void print_machine(const bw_bench_machine *m)
 {
-    const bw_bench_machine *m = &r->machine;
-    printf("model      %s, %s, %.1f MB%s; activations %s, KV %s\n", r->model, r->type, (double)r->weight_bytes * 1e-6,
-           packed_text(r), r->int8_activations ? "int8" : "f32", o->kv == BW_KV_F32 ? "f32" : "f16");
-    print_simulated(r, o);
     printf("machine    %s, %d thread%s, %s\n", m->cpu, m->n_threads, m->n_threads == 1 ? "" : "s", m->level);
     printf("limits     read %.1f GB/s, int8 %.4g TMAC/s, f32 %.1f GMAC/s: best of %d probes\n"
            "           (medians %.1f, %.4g, %.1f); the read probe goes over %llu MiB\n",
            m->read_bytes_per_s * 1e-9, m->int8_macs_per_s * 1e-12, m->f32_macs_per_s * 1e-9, m->n_probes,
            m->read_bytes_median * 1e-9, m->int8_macs_median * 1e-12, m->f32_macs_median * 1e-9, m->probe_bytes >> 20);
-    printf("times      median of %d repetition%s (smallest..largest), the settings of a test in turns\n", o->reps,
-           o->reps == 1 ? "" : "s");
+}
+
+static void print_table(const bw_bench_result *r, const bw_bench_options *o)
+{
+    printf("model      %s, %s, %.1f MB%s; activations %s, KV %s\n", r->model, r->type, (double)r->weight_bytes * 1e-6,
+           packed_text(r), r->int8_activations ? "int8" : "f32", o->kv == BW_KV_F32 ? "f32" : "f16");
+    print_simulated(r, o);
+    for (int i = 0; i < r->n_machines; i++)
+        print_machine(&r->machines[i]);
+    printf("times      median of %d repetition%s (smallest..largest), the settings of a test in turns%s\n", o->reps,
+           o->reps == 1 ? "" : "s", r->n_machines > 1 ? ",\n           numbers of threads one after the other" : "");
     printf("roofline   the least time these limits allow for a row's bytes and multiply-adds / its time\n");
     for (int i = 0; i < r->n_notes; i++)
         printf("note       %s\n", r->notes[i]);
@@ -360,9 +373,11 @@ static void print_table(const bw_bench_result *r, const bw_bench_options *o)
            "(spread)", "tokens/s", "MB", "roofline");
     const bw_bench_row *chosen = NULL;
     for (int i = 0; i < r->n_rows; i++) {
-        const bw_bench_row *row = &r->rows[i];
-        if (i > 0 && row->test != row[-1].test)
+        const bw_bench_row *row = &r->rows[i], *before = i > 0 ? row - 1 : NULL;
+        if (before && (row->test != before->test || row->n_threads != before->n_threads))
             printf("\n");
+        if (r->n_machines > 1 && (!before || row->n_threads != before->n_threads))
+            printf("%d thread%s\n", row->n_threads, row->n_threads == 1 ? "" : "s");
         print_row(row);
         if (row->auto_best.median > 0)
             chosen = row;
@@ -428,6 +443,7 @@ static struct json_object *row_json(const bw_bench_result *r, const bw_bench_row
         add_text(out, "drafts", "auto");
     else
         add_int(out, "drafts", row->drafts);
+    add_int(out, "threads", row->n_threads);
     add_number(out, "ms", row->ms.median);
     add_spread(out, "ms_spread", &row->ms);
     add_number(out, "tokens_per_s", row->tokens_per_s.median > 0 ? row->tokens_per_s.median : NAN);
@@ -481,14 +497,18 @@ static struct json_object *result_json(const bw_bench_result *r, const bw_bench_
 {
     struct json_object *out = json_object_new_object(), *rows = json_object_new_array();
     struct json_object *notes = json_object_new_array(), *accept = json_object_new_array();
+    struct json_object *machines = json_object_new_array();
     add_text(out, "version", bw_version());
-    json_object_object_add(out, "machine", machine_json(&r->machine));
+    json_object_object_add(out, "machine", machine_json(&r->machines[0]));
+    for (int i = 0; i < r->n_machines; i++)
+        json_object_array_add(machines, machine_json(&r->machines[i]));
+    json_object_object_add(out, "machines", machines);
     add_text(out, "model", r->model);
     json_object_object_add(out, "random_weights", json_object_new_boolean(r->synthetic));
     json_object_object_add(out, "weight_bytes", json_object_new_int64((int64_t)r->weight_bytes));
     json_object_object_add(out, "packed_bytes", json_object_new_int64((int64_t)r->packed_bytes));
-    add_number(out, "load_s", r->load_s);
-    add_number(out, "pack_s", r->pack_s);
+    add_number(out, "load_s", r->machines[0].load_s);
+    add_number(out, "pack_s", r->machines[0].pack_s);
     add_text(out, "activations", r->int8_activations ? "int8" : "f32");
     add_text(out, "kv", o->kv == BW_KV_F32 ? "f32" : "f16");
     json_object_object_add(out, "draft_vocab", r->draft_vocab ? json_object_new_int(r->draft_vocab) : NULL);

@@ -28,8 +28,8 @@ rows=$(count_rows)
 tests='' missing=''
 for ((i = 0; i < rows; i++)); do
     tests+="$(json rows.$i.test) "
-    for member in test shape type rows seqs depth drafts ms ms_spread.0 ms_spread.1 tokens_per_s bytes int8_macs f32_macs \
-        roofline_ms roofline_share steps simulated; do
+    for member in test shape type rows seqs depth drafts threads ms ms_spread.0 ms_spread.1 tokens_per_s bytes \
+        int8_macs f32_macs roofline_ms roofline_share steps simulated; do
         "$json_get" rows.$i.$member <"$work/out" >/dev/null 2>&1 || missing+="$i.$member "
     done
     for member in ms bytes roofline_share; do
@@ -61,6 +61,32 @@ is options_are_in_the_file "$(json kv):$(json machine.threads):$(json reps)" f32
 # Of each position 2 layers keep keys and values of 256 f32. How many steps there were moves the mean by up to 36.
 is a_depth_costs_its_keys_and_values "$(awk -v a="$(json rows.0.bytes)" -v b="$(json rows.1.bytes)" \
     'BEGIN { n = (a - b) / (2 * 2 * 256 * 4); print (n > 30 && n < 110) ? "about 70" : n }')" "about 70"
+
+bw bench $lamb --quick --reps 1 --tests decode,draft --depth 0 --drafts 0,auto --threads 2,1 --json -
+is all_tests_run_for_each_number_of_threads \
+    "$status:$(for i in 0 1 2 3 4 5; do json rows.$i.test; json rows.$i.threads; done | tr '\n' ' ')" \
+    "0:decode 2 draft 2 draft 2 decode 1 draft 1 draft 1 "
+machines=$(for i in 0 1 2; do json machines.$i.threads; done)
+is the_machine_is_probed_with_each "$(json machine.threads):$machines" "2:2
+1
+nothing at 2"
+# the least time of row $1 by the limits of machine $2
+least_ms() {
+    awk -v b="$(json rows.$1.bytes)" -v i="$(json rows.$1.int8_macs)" -v f="$(json rows.$1.f32_macs)" \
+        -v gb="$(json machines.$2.read_gb_per_s)" -v ti="$(json machines.$2.int8_tmac_per_s)" \
+        -v gf="$(json machines.$2.f32_gmac_per_s)" \
+        'BEGIN { m = b / gb / 1e6; c = i / ti / 1e9 + f / gf / 1e6; print (m > c ? m : c) }'
+}
+is rows_stand_against_the_limits_of_their_threads \
+    "$(near "$(json rows.0.roofline_ms)" "$(least_ms 0 0)"):$(near "$(json rows.3.roofline_ms)" "$(least_ms 3 1)")" near:near
+is auto_is_compared_with_the_same_threads "$(json rows.2.best_drafts):$(json rows.5.best_drafts)" 0:0
+bw bench $lamb --quick --reps 1 --tests load,decode,draft --depth 0 --drafts 0,auto --threads 1,2
+count() { grep -c "$1" "$work/out"; }
+is the_table_has_each_number_by_itself "$status:$(count '^1 thread$'):$(count '^2 threads$')" 0:1:1
+is each_has_its_limits_and_rows "$(count '^limits '):$(count '^load '):$(count '^  auto: ')" 2:2:2
+bw bench --synthetic $lamb/config.json --quick --reps 1 --tests load,decode --depth 0 --threads 1,2 --json -
+is notes_say_of_how_many_threads "$status:$(json notes.0 | cut -d: -f1,2):$(json notes.1 | cut -d: -f1,2)" \
+    "0:1 thread: load left out:2 threads: load left out"
 
 bw bench $lamb --quick --reps 1 --tests decode --depth 70 --real-depth --json -
 is a_depth_that_was_computed_is_not_simulated "$status:$(json rows.0.simulated)" 0:false
@@ -166,7 +192,9 @@ done <<'CASES'
 --accept nan from 1 to 0
 --accept 0.5x from 1 to 0
 --reps 0 from 1
---threads two whole number
+--threads two different numbers of threads
+--threads 1,1 different
+--threads 1025 from 0 to 1024
 --kv f8 f16|f32
 --activations f16 int8|f32
 CASES

@@ -252,7 +252,7 @@ TEST(a_run_survives_any_allocation_failing)
     options.model_path = repo_path("tests/golden/dense-r2");
     options.quick = true;
     options.reps = 1;
-    options.n_threads = 1;
+    options.threads = (bw_bench_list){ { 1 }, 1 };
     for (int t = 0; t < BW_TEST_COUNT; t++)
         options.tests[t] = t == BW_TEST_LOAD || t == BW_TEST_DRAFT;
     const uint64_t before = memory_used();
@@ -281,7 +281,7 @@ TEST(a_run_of_which_nothing_fits_fails)
     options.model_path = repo_path("tests/golden/dense-r2");
     options.quick = true;
     options.reps = 1;
-    options.n_threads = 1;
+    options.threads = (bw_bench_list){ { 1 }, 1 };
     for (int t = 0; t < BW_TEST_COUNT; t++)
         options.tests[t] = t == BW_TEST_DECODE;
     const uint64_t before = memory_used();
@@ -324,7 +324,7 @@ TEST(loading_and_measuring_show_how_far_they_are)
     options.shape = repo_path("models/lamb/config.json");
     options.quick = true;
     options.reps = 1;
-    options.n_threads = 1;
+    options.threads = (bw_bench_list){ { 1 }, 1 };
     options.progress = see_progress;
     options.progress_arg = &seen;
     for (int t = 0; t < BW_TEST_COUNT; t++)
