@@ -221,7 +221,7 @@ bench-moe: $(BUILD)/bench/moe_bench
 .PHONY: bench-moe
 
 # What a run of the worker pool costs: make bench-pool ARGS=2 (threads)
-$(BUILD)/bench/pool_bench: $(BUILD)/bench/pool_bench.o $(LIB)
+$(BUILD)/bench/pool_bench: $(BUILD)/bench/pool_bench.o $(BENCH) $(LIB)
 	$(say) LD $@
 	$(Q)$(CC) -o $@ $^ $(LDLIBS_ALL)
 bench-pool: $(BUILD)/bench/pool_bench

@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernel_bench.h"
 #include "ops/cpu/cpu.h"
 
 enum { DEPTH = 16384, MAX_ROWS = 512, ATTN_LAYERS = 6, GDN_LAYERS = 18, MAX_PENDING = 4 };
@@ -30,42 +30,17 @@ typedef struct bench {
     bw_span span;
 } bench;
 
-static float random_value(void)
-{
-    static uint64_t s = 1;
-    s = s * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(s >> 32) * 0x1p-31f;
-}
-
-static float *random_floats(size_t n)
-{
-    float *x = malloc(n * sizeof *x);
-    for (size_t i = 0; x && i < n; i++)
-        x[i] = random_value();
-    return x;
-}
-
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* Seconds of the fastest of the runs, over all layers each, that fit in a second; per layer. */
 static double best_seconds(bench *b, void (*run)(bench *b))
 {
-    const clockid_t clock = b->be->n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-    double best = 1e9, total = 0;
-    for (int i = 0; i < 3 || (total < 1 && i < 100); i++) {
-        const double start = seconds(clock);
+    stopwatch w = stopwatch_of(b->be->n_threads, 1, 100);
+    while (stopwatch_more(&w)) {
+        stopwatch_start(&w);
         for (b->layer = 0; b->layer < b->n_layers; b->layer++)
             run(b);
-        const double s = seconds(clock) - start;
-        best = s < best ? s : best;
-        total += s;
+        stopwatch_stop(&w);
     }
-    return best / b->n_layers;
+    return w.best / b->n_layers;
 }
 
 static void run_attention(bench *b)
@@ -113,9 +88,9 @@ static bool prepare(bench *b, const bw_attn_shape *attn, const bw_gdn_shape *gdn
     const size_t values = heads * (size_t)gdn->d_v, conv = (size_t)gdn->conv_dim, window = (size_t)gdn->conv_width - 1;
     const size_t q_width = 2 * (size_t)attn->n_heads * (size_t)attn->head_dim, state = heads * (size_t)gdn->d_k * (size_t)gdn->d_v;
     const size_t widest = q_width > conv + values + 2 * heads ? q_width : conv + values + 2 * heads;
-    b->in = random_floats(MAX_ROWS * widest);
+    b->in = random_floats(MAX_ROWS * widest, 1);
     b->out = malloc(MAX_ROWS * q_width * sizeof *b->out);
-    float *norms = random_floats(2 * (size_t)attn->head_dim + conv * (size_t)gdn->conv_width + (size_t)gdn->d_v + 2 * heads);
+    float *norms = random_floats(2 * (size_t)attn->head_dim + conv * (size_t)gdn->conv_width + (size_t)gdn->d_v + 2 * heads, 1);
     b->seqs = (bw_sequences){ .n_slots = 1, .context = DEPTH, .max_pages = DEPTH / BW_PAGE };
     b->seqs.pages = malloc(DEPTH / BW_PAGE * sizeof(int32_t));
     b->seqs.accepted = calloc(1, sizeof(int32_t));
@@ -132,8 +107,8 @@ static bool prepare(bench *b, const bw_attn_shape *attn, const bw_gdn_shape *gdn
         b->kv[l] = (bw_kv_layer){ BW_CODEC_F16, k, v };
     }
     for (int l = 0; l < GDN_LAYERS; l++) {
-        b->state[l] = (bw_gdn_state){ MAX_PENDING, random_floats(state), random_floats(window * conv),
-                                      random_floats(MAX_PENDING * (conv + 2 * heads)) };
+        b->state[l] = (bw_gdn_state){ MAX_PENDING, random_floats(state, 1), random_floats(window * conv, 1),
+                                      random_floats(MAX_PENDING * (conv + 2 * heads), 1) };
         if (!b->state[l].state || !b->state[l].window || !b->state[l].pending)
             return false;
     }

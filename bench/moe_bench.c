@@ -9,34 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernel_bench.h"
 #include "ops/cpu/cpu.h"
 
 enum { HIDDEN = 2048, N_EXPERTS = 256, N_USED = 8, FFN = 512, MAX_ROWS = 512, N_WEIGHTS = 3 * (N_EXPERTS + 1) };
-
-static uint64_t random_bits(void)
-{
-    static uint64_t s = 88172645463325252u;
-    s ^= s << 13;
-    s ^= s >> 7;
-    return s ^= s << 17;
-}
-
-static float *random_floats(size_t n, float scale)
-{
-    float *x = malloc(n * sizeof *x);
-    for (size_t i = 0; x && i < n; i++)
-        x[i] = scale * (float)(int64_t)random_bits() * 0x1p-63f;
-    return x;
-}
-
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 /* Random bytes with both bytes of a half-precision scale kept small wherever it may stand. */
 static void fill(unsigned char *p, size_t n)
@@ -47,24 +24,21 @@ static void fill(unsigned char *p, size_t n)
 
 static void report(bw_backend *be, const bw_moe_args *layer, const float *input, int n, double expert_bytes)
 {
-    const clockid_t clock = be->n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-    double best = 1e9, total = 0;
+    stopwatch w = stopwatch_of(be->n_threads, 1, 200);
     bw_moe_args args = *layer;
     args.n_rows = n;
-    for (int i = 0; i < 3 || (total < 1 && i < 200); i++) {
+    while (stopwatch_more(&w)) {
         memcpy(args.x, input, (size_t)n * HIDDEN * sizeof *args.x);
-        const double start = seconds(clock);
+        stopwatch_start(&w);
         be->ops->moe(be, &args);
-        const double taken = seconds(clock) - start;
-        total += taken;
-        best = taken < best ? taken : best;
+        stopwatch_stop(&w);
     }
     double missed = 1; /* chance that an expert is chosen by no row */
     for (int r = 0; r < n; r++)
         missed *= 1 - (double)N_USED / N_EXPERTS;
     const double macs = (double)n * (3.0 * (N_USED + 1) * HIDDEN * FFN + (double)N_EXPERTS * HIDDEN);
-    printf("%4d rows: %8.3f ms, %6.1f GMAC/s, %5.1f GB/s\n", n, best * 1e3, macs / best / 1e9,
-           ((1 - missed) * N_EXPERTS + 1) * expert_bytes / best / 1e9);
+    printf("%4d rows: %8.3f ms, %6.1f GMAC/s, %5.1f GB/s\n", n, w.best * 1e3, macs / w.best / 1e9,
+           ((1 - missed) * N_EXPERTS + 1) * expert_bytes / w.best / 1e9);
     fflush(stdout);
 }
 
@@ -108,8 +82,7 @@ int main(int argc, char **argv)
         room = be->ops->alloc(be, room_bytes * (N_EXPERTS + 1), BW_MEM_WEIGHTS);
         st = room ? BW_OK : bw_fail_memory(&err, "moe_bench", room_bytes * (N_EXPERTS + 1));
     }
-    const clockid_t clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-    const double start = seconds(clock);
+    const double start = seconds_now(threads);
     for (int i = 0; !st && i < N_WEIGHTS; i++) {
         bw_expert *e = &experts[i / 3];
         const bool down = i % 3 == 2;
@@ -121,7 +94,7 @@ int main(int argc, char **argv)
         at += (size_t)(expert_bytes / 3);
     }
     if (!st) {
-        const double taken = seconds(clock) - start, bytes = expert_bytes * (N_EXPERTS + 1);
+        const double taken = seconds_now(threads) - start, bytes = expert_bytes * (N_EXPERTS + 1);
         const bw_moe_args args = { .shape = &shape, .norm = norm, .eps = 1e-6f, .experts = experts, .shared = experts[N_EXPERTS],
                                    .router = { .type = BW_F32, .rows = N_EXPERTS, .cols = HIDDEN, .data = router },
                                    .shared_gate = gate, .x = x };

@@ -8,20 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "kernel_bench.h"
 #include "ops/cpu/cpu.h"
 
 enum { COLS = 2048, MAX_N = 256 };
-
-static uint64_t random_bits(void)
-{
-    static uint64_t s = 1;
-    s += 0x9E3779B97F4A7C15u;
-    uint64_t z = (s ^ s >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
 
 /* Random blocks whose half-precision fields are all finite and small. */
 static void fill(unsigned char *data, size_t bytes)
@@ -32,26 +23,16 @@ static void fill(unsigned char *data, size_t bytes)
     }
 }
 
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* Seconds of the fastest of the runs that fit in half a second. */
 static double best_seconds(bw_backend *be, const bw_weight *w, const float *x, float *y, int n)
 {
-    const clockid_t clock = be->n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-    double best = 1e9, total = 0;
-    for (int i = 0; i < 3 || (total < 0.5 && i < 100); i++) {
-        const double start = seconds(clock);
+    stopwatch watch = stopwatch_of(be->n_threads, 0.5, 100);
+    while (stopwatch_more(&watch)) {
+        stopwatch_start(&watch);
         be->ops->project(be, x, n, NULL, 0, w, &y, 1);
-        const double s = seconds(clock) - start;
-        best = s < best ? s : best;
-        total += s;
+        stopwatch_stop(&watch);
     }
-    return best;
+    return watch.best;
 }
 
 static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
@@ -68,14 +49,12 @@ static int bench_type(const char *level, bw_dtype type, int threads, bool int8)
     bw_weight w;
     int rc = 1;
     unsigned char *data = malloc(row_bytes * (size_t)rows);
-    float *x = malloc(sizeof *x * COLS * MAX_N), *y = malloc(sizeof *y * (size_t)rows * MAX_N);
+    float *x = random_floats(COLS * MAX_N, 1), *y = malloc(sizeof *y * (size_t)rows * MAX_N);
     if (!data || !x || !y) {
         fprintf(stderr, "ops_bench: out of memory\n");
         goto done;
     }
     fill(data, row_bytes * (size_t)rows);
-    for (int i = 0; i < COLS * MAX_N; i++)
-        x[i] = (float)(int64_t)random_bits() * 0x1p-63f;
     memset(y, 0, sizeof *y * (size_t)rows * MAX_N);
     if (bw_cpu_backend_create(&be, threads, level, &err) || be->ops->reserve(be, &limits, &err) ||
         be->ops->place(be, &w, &(bw_place_args){ .type = type, .rows = rows, .cols = COLS, .host = data, .int8 = int8 }, &err)) {

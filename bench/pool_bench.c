@@ -2,9 +2,10 @@
  *
  *     make bench-pool [ARGS="2"]      (threads; default: one per processor)
  *
- * Empty units show what publishing a run and waiting for its end take; units of 5 us, how well they are
- * balanced: "over" is what is above the units' own time, divided by the threads that have processors. "after 1 ms" is the first run after
- * a pause, when the workers sleep. Median and least of many runs; a step of a model makes some 400 of them. */
+ * Empty units show what publishing a run and waiting for its end take; units of 5 us, how well they are balanced:
+ * "over" is what is above the units' own time, divided by the threads that have processors. "after 1 ms" is the
+ * first run after a pause, when the workers sleep. Median and least of many runs; a step of a model makes some 400
+ * of them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,10 +13,11 @@
 #include "base/clock.h"
 #include "base/cpuid.h"
 #include "base/pool.h"
+#include "bench/statistics.h"
 
 enum { MAX_RUNS = 4000 };
 
-static uint64_t took[MAX_RUNS];
+static double took_us[MAX_RUNS];
 
 static void empty_unit(void *arg, int unit, int thread)
 {
@@ -28,12 +30,6 @@ static void busy_unit(void *arg, int unit, int thread)
     (void)arg, (void)unit, (void)thread;
     while (bw_clock_ns() < until)
         continue;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
 }
 
 static void pause_ns(long ns)
@@ -49,14 +45,14 @@ static void bench(bw_pool *pool, const char *what, int n_units, int n_runs, long
         pause_ns(pause);
         const uint64_t start = bw_clock_ns();
         bw_pool_for(pool, n_units, fn, NULL);
-        took[i] = bw_clock_ns() - start;
+        took_us[i] = (double)(bw_clock_ns() - start) / 1e3;
     }
-    qsort(took, (size_t)n_runs, sizeof *took, by_size);
+    const bw_summary us = bw_summary_of(took_us, n_runs);
     const int threads = bw_pool_threads(pool), n_processors = bw_cpu_count();
     const double own = unit_us * n_units / (threads < n_processors ? threads : n_processors);
-    printf("%-22s %6d units  median %9.2f us  least %9.2f us", what, n_units, (double)took[n_runs / 2] / 1e3, (double)took[0] / 1e3);
+    printf("%-22s %6d units  median %9.2f us  least %9.2f us", what, n_units, us.median, us.smallest);
     if (unit_us > 0)
-        printf("  over, median %8.2f us", (double)took[n_runs / 2] / 1e3 - own);
+        printf("  over, median %8.2f us", us.median - own);
     printf("\n");
 }
 
