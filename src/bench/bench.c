@@ -140,8 +140,9 @@ static void describe_model(bw_bench_result *r, const bw_bench_options *o)
 /* ---- limits ---------------------------------------------------------------------------------- */
 
 /* The rows from `first` on, against what the machine showed while they were measured. */
-static void set_against_limits(const bw_workload *w, int first)
+static void set_against_limits(bw_workload *w, int first)
 {
+    int n_above = 0;
     bw_bench_result *r = w->result;
     const bw_model_info *info = bw_model_get_info(w->model);
     const bw_machine_limits l = bw_machine_get(w->machine);
@@ -157,7 +158,11 @@ static void set_against_limits(const bw_workload *w, int first)
         row->roofline_ms = 1e3 * bw_step_cost_seconds(&cost, m->read_bytes_per_s, m->int8_macs_per_s,
                                                       m->f32_macs_per_s);
         row->roofline_share = row->roofline_ms / row->ms.median;
+        n_above += row->roofline_share > 1.02;
     }
+    if (n_above > 0)
+        bw_workload_note(w, "%d row%s above 100 %%: the machine was slower whenever it was probed than while they were "
+                         "measured; run them again, with more --reps", n_above, n_above == 1 ? " is" : "s are");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
