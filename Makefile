@@ -253,7 +253,7 @@ install: $(PROGRAM) $(LIB) $(SHARED) $(BUILD)/bellwether.pc
 ARM_CC ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64-static -cpu neoverse-n1
 ARM_SRC := $(filter-out $(NOT_aarch64),$(sort $(wildcard src/base/*.c src/ops/*.c src/ops/cpu/*.c))) \
-           tests/lib/check.c tests/lib/cpu_fixture.c
+           tests/lib/check.c tests/lib/cpu_fixture.c tests/lib/threads_left.c
 ARM_TEST_SRC := $(sort $(wildcard tests/ops/test_*.c)) tests/unit/test_dequant.c tests/unit/test_pool.c
 ARM_OBJ := $(ARM_SRC:%.c=$(ARM)/%.o)
 ARM_TESTS := $(ARM_TEST_SRC:%.c=$(ARM)/%)

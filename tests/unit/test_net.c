@@ -5,6 +5,7 @@
 
 #include "lib/ops_check.h"
 #include "lib/runs.h"
+#include "lib/threads_left.h"
 #include "engine/engine.h"
 #include "format/checkpoint.h"
 #include "model/net.h"
@@ -248,30 +249,6 @@ TEST(packed_weights_are_planned_as_memory_and_given_back)
             check_error(bw_engine_create(&engine, model, NULL, &err), BW_E_ARGUMENT, err, "plan", models[i]);
             bw_model_close(model);
         }
-}
-
-static int threads_of_process(void)
-{
-    char line[256];
-    int n = -1;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, "Threads:", 8) == 0)
-            n = (int)strtol(line + 8, NULL, 10);
-    if (f)
-        fclose(f);
-    return n;
-}
-
-/* Waits until at most n are left, for the system may still list one that was joined. */
-static int threads_left(int n)
-{
-    int now = threads_of_process();
-    for (int wait = 0; wait < 2000 && now > n; wait++) {
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-        now = threads_of_process();
-    }
-    return now;
 }
 
 TEST(a_model_keeps_no_workers_and_an_engine_has_its_own)

@@ -17,6 +17,7 @@
 #include "base/cpuid.h"
 #include "base/mem.h"
 #include "base/pool.h"
+#include "lib/threads_left.h"
 
 enum { MAX_UNITS = 1000, MAX_THREADS = 64 };
 
@@ -158,30 +159,6 @@ TEST(a_run_of_as_many_units_as_there_may_be_runs_each_once)
 static int owner_of(int unit, int n_units, int n_threads)
 {
     return (int)((int64_t)unit * n_threads / n_units);
-}
-
-static int threads_of_process(void)
-{
-    char line[256];
-    int n = -1;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, "Threads:", 8) == 0)
-            n = (int)strtol(line + 8, NULL, 10);
-    if (f)
-        fclose(f);
-    return n;
-}
-
-/* Waits until at most n are left, for the system may still list one that was joined. */
-static int threads_left(int n)
-{
-    int now = threads_of_process();
-    for (int wait = 0; wait < 2000 && now > n; wait++) {
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-        now = threads_of_process();
-    }
-    return now;
 }
 
 typedef struct who {
