@@ -148,12 +148,14 @@ static void show_libevent(void *arg, bw_log_level level, const char *line)
 
 void fixture_start(const bw_http_options *options)
 {
+    const bw_http_options normal = fixture_options();
     bw_error err;
     bw_log_to(show_libevent, NULL);
     memset(held, 0, sizeof held);
     n_held = n_gone = n_drained = n_logged = log_status = 0;
     fixture_base = event_base_new();
-    check_ok(bw_http_create(&fixture_http, fixture_base, routes, (int)BW_COUNT(routes), options, &err), err);
+    check_ok(bw_http_create(&fixture_http, fixture_base, routes, (int)BW_COUNT(routes), options ? options : &normal, &err),
+             err);
     check_ok(bw_work_create(&fixture_work, fixture_base, 2, &err), err);
     socket_pump = pump;
 }
@@ -175,8 +177,7 @@ client fixture_connect(void)
 
 client fixture_client(void)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     return fixture_connect();
 }
 

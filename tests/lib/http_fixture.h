@@ -12,6 +12,10 @@
 
 enum { MAX_HELD = 128 };
 
+/* After a method and a target: the rest of the line, and the one header a request must have. */
+#define HOST " HTTP/1.1\r\nHost: x\r\n"
+#define POST_STREAM "POST /stream" HOST "Content-Length: 2\r\n\r\n{}"
+
 extern struct event_base *fixture_base;
 extern bw_http *fixture_http;
 extern bw_work *fixture_work;
@@ -24,7 +28,7 @@ extern char log_path[256];
  * worker); GET, POST /hold, POST /stream (kept in held); GET, POST /keyed (needs a key); POST /model
  * (needs a model that is ready, and JSON); GET /big?n=N (N bytes). */
 bw_http_options fixture_options(void); /* port 0; logs */
-void fixture_start(const bw_http_options *options);
+void fixture_start(const bw_http_options *options); /* NULL: fixture_options() */
 void fixture_stop(void); /* everything, clients apart */
 /* One connection to a server with the default options. */
 client fixture_client(void);

@@ -3,8 +3,6 @@
 
 #include "lib/http_fixture.h"
 
-#define POST_STREAM "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-
 static void stop(client *c)
 {
     fixture_stop();

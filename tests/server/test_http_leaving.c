@@ -6,9 +6,6 @@
 
 #include "lib/http_fixture.h"
 
-#define HOST " HTTP/1.1\r\nHost: x\r\n"
-#define POST_STREAM "POST /stream" HOST "Content-Length: 2\r\n\r\n{}"
-
 enum { MIB = 1 << 20 };
 
 typedef void way_to_leave(client *c);
@@ -27,8 +24,7 @@ TEST(a_client_that_leaves_while_it_sends_is_forgotten)
                                          "POST /hold" HOST "Transfer-Encoding: chunked\r\n\r\n5\r\nab",
                                          "POST /nowhere" HOST "Content-Length: 5\r\n\r\nabc",
                                          "POST /hold" HOST "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n" };
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t i = 0; i < BW_COUNT(parts); i++)
         for (size_t w = 0; w < BW_COUNT(ways); w++) {
             client c = fixture_connect();
@@ -46,8 +42,7 @@ TEST(a_client_that_leaves_while_it_sends_is_forgotten)
 
 TEST(a_client_that_leaves_while_it_waits_is_noticed)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t w = 0; w < BW_COUNT(ways); w++) {
         client c = fixture_connect();
         client_send(&c, "GET /hold" HOST "\r\n");
@@ -65,8 +60,7 @@ TEST(a_client_that_leaves_while_it_waits_is_noticed)
 
 TEST(a_client_that_leaves_a_silent_stream_is_noticed)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t w = 0; w < BW_COUNT(ways); w++) {
         client c = fixture_connect();
         client_send(&c, POST_STREAM);
@@ -83,8 +77,7 @@ TEST(a_client_that_leaves_a_silent_stream_is_noticed)
 
 TEST(a_client_that_leaves_is_noticed_with_another_request_on_its_way)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t w = 0; w < BW_COUNT(ways); w++) {
         client c = fixture_connect();
         client_send(&c, POST_STREAM "GET /rest/next" HOST "\r\nGET /re");
@@ -100,8 +93,7 @@ TEST(a_client_that_leaves_is_noticed_with_another_request_on_its_way)
 
 TEST(a_client_that_leaves_while_events_flow_is_noticed)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t w = 0; w < BW_COUNT(ways); w++) {
         client c = fixture_connect();
         client_send(&c, POST_STREAM);
@@ -198,8 +190,7 @@ static void on_drained(void *arg)
 
 TEST(the_backlog_is_counted_and_its_end_is_told)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     client c = fixture_connect();
     client_send(&c, POST_STREAM);
     wait_held(1);
@@ -237,8 +228,7 @@ static void end_when_drained(void *arg)
 
 TEST(a_stream_may_end_inside_drained)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     client c = fixture_connect();
     client_send(&c, POST_STREAM);
     wait_held(1);
@@ -260,8 +250,7 @@ TEST(leaving_and_answering_cross_without_harm)
     for (int answer = 0; answer < 5; answer++)
         for (size_t w = 0; w < BW_COUNT(ways); w++)
             for (int turns = 0; turns < 3; turns++) {
-                bw_http_options o = fixture_options();
-                fixture_start(&o);
+                fixture_start(NULL);
                 client c = fixture_connect();
                 client_send(&c, answer < 2 ? "GET /hold" HOST "\r\n" : POST_STREAM);
                 wait_held(1);
@@ -300,8 +289,7 @@ TEST(destroying_the_server_ends_requests_in_every_state)
                                          POST_STREAM, POST_STREAM "GET /rest/x" HOST "\r\n", "GET /big?n=9000000" HOST "\r\n",
                                          "POST /echo" HOST "Content-Length: 5\r\nContent-Length: 6\r\n\r\n", "GET /rest/x" HOST "\r\n" };
     for (int turns = 0; turns < 6; turns++) {
-        bw_http_options o = fixture_options();
-        fixture_start(&o);
+        fixture_start(NULL);
         client clients[BW_COUNT(parts)];
         for (size_t i = 0; i < BW_COUNT(parts); i++) {
             clients[i] = fixture_connect();
@@ -377,8 +365,7 @@ TEST(half_closing_after_a_request_counts_as_leaving)
 TEST(sixty_four_streams_lose_every_second_client)
 {
     enum { N = 64 };
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     client clients[N];
     for (int i = 0; i < N; i++) {
         clients[i] = fixture_connect();

@@ -9,9 +9,6 @@
 #include "base/mem.h"
 #include "lib/http_fixture.h"
 
-#define HOST " HTTP/1.1\r\nHost: x\r\n"
-#define POST_STREAM "POST /stream" HOST "Content-Length: 2\r\n\r\n{}"
-
 TEST(an_idle_connection_is_closed_after_a_while)
 {
     bw_http_options o = fixture_options();
@@ -58,8 +55,7 @@ TEST(a_thousand_idle_connections_and_all_still_answer)
     check_int(getrlimit(RLIMIT_NOFILE, &limit), 0);
     if (limit.rlim_max < 2 * (N + STREAMS) + 100)
         skip_because("the system allows %llu open files", (unsigned long long)limit.rlim_max);
-    bw_http_options o = fixture_options();
-    fixture_start(&o); /* raises the limit for both sides */
+    fixture_start(NULL); /* raises the limit for both sides */
     static client clients[N], streams[STREAMS];
     for (int i = 0; i < N; i++) {
         clients[i] = fixture_connect();
@@ -221,8 +217,7 @@ TEST(a_request_whose_memory_ends_harms_nobody)
     static const char *const requests[] = { "POST /echo?a=b" HOST "X-Request-Id: a\r\nContent-Length: 5\r\n\r\nhello",
                                             "POST /json" HOST "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
                                             "GET /nowhere" HOST "\r\n", "GET /echo HTTP/1.1\r\n\r\n" };
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     for (size_t i = 0; i < BW_COUNT(requests); i++)
         for (long n = 1;; n++) {
             client c = fixture_connect(), next;
@@ -253,8 +248,7 @@ TEST(a_request_whose_memory_ends_harms_nobody)
 /* No memory to watch the connection: it is not served unwatched. */
 TEST(a_connection_whose_memory_ends_is_refused)
 {
-    bw_http_options o = fixture_options();
-    fixture_start(&o);
+    fixture_start(NULL);
     bw_mem_fail_at(1);
     client c = fixture_connect();
     client_send(&c, "POST /echo" HOST "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello");

@@ -5,8 +5,6 @@
 
 #include "lib/http_fixture.h"
 
-#define HOST " HTTP/1.1\r\nHost: x\r\n"
-
 enum { CLIENTS = 12, MAX_TEXT = 1024 }; /* room for four requests */
 
 typedef struct visitor {

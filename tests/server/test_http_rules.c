@@ -4,8 +4,6 @@
 
 #include "lib/http_fixture.h"
 
-#define HOST " HTTP/1.1\r\nHost: x\r\n"
-
 /* The whole of OpenAI's error object, and what every response carries. */
 static void check_error_body(const response *r, int status, const char *type, const char *code)
 {
