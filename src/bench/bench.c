@@ -161,8 +161,8 @@ static void set_against_limits(bw_workload *w, int first)
         n_above += row->roofline_share > 1.02;
     }
     if (n_above > 0)
-        bw_workload_note(w, "%d row%s above 100 %%: the machine was slower whenever it was probed than while they were "
-                         "measured; run them again, with more --reps", n_above, n_above == 1 ? " is" : "s are");
+        bw_workload_note(w, "%d row%s above 100 %%: their weights fit a cache, or the machine was slower whenever it was "
+                         "probed than while they were measured (run them again, with more --reps)", n_above, n_above == 1 ? " is" : "s are");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
