@@ -15,16 +15,13 @@
  * byte and the top bit flipped: (code - offset) * 2^(8 - b), for the offset is 2^(b - 1); the power of two is
  * taken out when the sum of products, below 2^24, becomes a float. Codes without one have at most 5 bits and
  * stay as they are. */
-#include "base/dequant.h"
-#include "ops/cpu/cpu.h"
 #include "ops/cpu/neon.h"
-#include "ops/cpu/pack.h"
 
-typedef unsigned char u8;
+enum { COUNTED_TILES = 1 };
+#include "ops/cpu/packed_drive.h"
 
 enum {
     PARTS = 4,         /* registers that a panel is wide */
-    MAX_GROUPS = 8,    /* of a brick */
     READ_AHEAD = 2048, /* bytes of codes asked for before they are used */
 };
 
@@ -230,20 +227,6 @@ INLINE float32x4_t group_product(bw_pack_form form, const brick_head *head, int 
     return t;
 }
 
-/* A block of rows, or some of one: entries of a group lie `step` apart from those of the next. */
-typedef struct row_tile {
-    const bw_q8_rows *x;
-    size_t first, step;
-    int n_groups;
-} row_tile;
-
-typedef struct output_tile {
-    float *y;
-    size_t stride;
-    int lanes; /* of the panel that are rows of the matrix */
-    bool add;
-} output_tile;
-
 static __attribute__((noinline)) void put_results(const output_tile *out, const float32x4_t *results, int n, int part,
                                                   int n_parts)
 {
@@ -302,71 +285,6 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
     const int n_parts = n <= 4 ? 4 : n <= 8 ? 2 : 1;
     for (int part = 0; part < PARTS; part += n_parts)
         tile_parts(type, n, part, n_parts, panel, rows, out);
-}
-
-/* Row counts that have a tile of their own; others are made of them. */
-#define TILES(type)                                                                                            \
-    static void type##_rows(int n, const u8 *panel, const row_tile *rows, const output_tile *out)               \
-    {                                                                                                          \
-        switch (n) {                                                                                           \
-        case 1: tile(BW_##type, 1, panel, rows, out); break;                                                    \
-        case 2: tile(BW_##type, 2, panel, rows, out); break;                                                    \
-        case 3: tile(BW_##type, 3, panel, rows, out); break;                                                    \
-        case 4: tile(BW_##type, 4, panel, rows, out); break;                                                    \
-        case 5: tile(BW_##type, 5, panel, rows, out); break;                                                    \
-        case 6: tile(BW_##type, 6, panel, rows, out); break;                                                    \
-        case 8: tile(BW_##type, 8, panel, rows, out); break;                                                    \
-        default: tile(BW_##type, 16, panel, rows, out); break;                                                  \
-        }                                                                                                      \
-    }
-TILES(Q8_0)
-TILES(Q4_0)
-TILES(Q4_1)
-TILES(Q5_0)
-TILES(Q5_1)
-TILES(IQ4_NL)
-TILES(Q2_K)
-TILES(Q3_K)
-TILES(Q4_K)
-TILES(Q5_K)
-TILES(Q6_K)
-TILES(IQ4_XS)
-
-typedef void rows_fn(int n, const u8 *panel, const row_tile *rows, const output_tile *out);
-static rows_fn *const rows_of[BW_DTYPE_COUNT] = {
-    [BW_Q8_0] = Q8_0_rows, [BW_Q4_0] = Q4_0_rows, [BW_Q4_1] = Q4_1_rows,     [BW_Q5_0] = Q5_0_rows,
-    [BW_Q5_1] = Q5_1_rows, [BW_IQ4_NL] = IQ4_NL_rows, [BW_Q2_K] = Q2_K_rows, [BW_Q3_K] = Q3_K_rows,
-    [BW_Q4_K] = Q4_K_rows, [BW_Q5_K] = Q5_K_rows, [BW_Q6_K] = Q6_K_rows,     [BW_IQ4_XS] = IQ4_XS_rows,
-};
-
-/* The largest tile of at most n rows */
-static int tile_rows(int n)
-{
-    return n >= 16 ? 16 : n >= 8 ? 8 : n == 7 ? 6 : n;
-}
-
-/* A block of rows by a panel; a second tile finds the panel in the cache. */
-static void multiply_block(rows_fn *fn, int n, const u8 *panel, row_tile rows, output_tile out)
-{
-    for (int some; n > 0; n -= some, rows.first += (size_t)some, out.y += (size_t)some * out.stride) {
-        some = tile_rows(n);
-        fn(some, panel, &rows, &out);
-    }
-}
-
-static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
-                        bool add, void *scratch)
-{
-    (void)scratch;
-    const size_t panel_bytes = bw_pack_panel_bytes(w->type, w->cols);
-    const u8 *panels = (const u8 *)w->data + (size_t)(first / BW_PANEL_ROWS) * panel_bytes;
-    for (int r = 0; r < n; r += BW_Q8_BLOCK) {
-        const int in = n - r < BW_Q8_BLOCK ? n - r : BW_Q8_BLOCK;
-        const row_tile rows = { x, bw_q8_entry(n, w->cols, r, 0), (size_t)in, w->cols / BW_Q8_GROUP };
-        for (int o = 0; o < n_out; o += BW_PANEL_ROWS)
-            multiply_block(rows_of[w->type], in, panels + (size_t)(o / BW_PANEL_ROWS) * panel_bytes, rows,
-                           (output_tile){ y + (size_t)r * y_stride + o, y_stride, n_out - o, add });
-    }
 }
 
 void bw_cpu_fill_neon_packed(bw_cpu_kernels *k)

@@ -11,13 +11,10 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "base/dequant.h"
-#include "ops/cpu/cpu.h"
-#include "ops/cpu/pack.h"
-
-typedef unsigned char u8;
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+/* A row alone keeps its sums in registers. Tiles of a constant 2, 3 and 4 rows beside it made 4 rows of Q4_0 in the
+ * first cache 2 % faster and the code 116 KB instead of 47 (AMD EPYC, Zen 4, 2026-11-21; docs/performance.md). */
+enum { COUNTED_TILES = 0 };
+#include "ops/cpu/packed_drive.h"
 
 /* Codes of 8 bits and levels of a table are wanted as the file's signed values; else moved up by 128, as unsigned. */
 INLINE bool wants_signed(bw_pack_form form);
@@ -26,10 +23,7 @@ INLINE bool wants_signed(bw_pack_form form);
 INLINE __m256i four_products(bw_pack_form form, __m256i dot, bool first, const __m256i code[4], const __m256i x[4]);
 INLINE __m256i end_dot(bw_pack_form form, __m256i dot, int pieces);
 
-enum {
-    MAX_GROUPS = 8,    /* of a brick */
-    READ_AHEAD = 2048, /* bytes of codes asked for before they are used */
-};
+enum { READ_AHEAD = 2048 }; /* bytes of codes asked for before they are used */
 
 /* ---- weights ---- */
 
@@ -214,20 +208,6 @@ INLINE void end_product(bw_pack_form form, __m256 product[2], const __m256i part
     }
 }
 
-/* A block of rows: entries of a group lie n apart from those of the next. */
-typedef struct row_tile {
-    const bw_q8_rows *x;
-    size_t first;
-    int n, n_groups;
-} row_tile;
-
-typedef struct output_tile {
-    float *y;
-    size_t stride;
-    int lanes; /* of 16 */
-    bool add;
-} output_tile;
-
 INLINE void put(float *y, __m256 sums, int lanes, bool add)
 {
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -240,7 +220,6 @@ INLINE void put(float *y, __m256 sums, int lanes, bool add)
     }
 }
 
-/* n = rows->n <= 16 rows by a panel */
 INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, const output_tile *out)
 {
     const bw_pack_form form = bw_pack_form_of(type);
@@ -258,7 +237,7 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
         open_half_head(&head, form, panel, 1);
         const u8 *codes = panel + bw_pack_head_bytes(form);
         panel += bw_pack_brick_bytes(form);
-        for (int g = 0; g < some; g++, codes += bw_pack_group_bytes(form), at += (size_t)n) {
+        for (int g = 0; g < some; g++, codes += bw_pack_group_bytes(form), at += rows->step) {
             ask_ahead(form, codes);
             open_codes(code, form, codes, 0);
             for (int r = 0; r < n; r++)
@@ -276,51 +255,6 @@ INLINE void tile(bw_dtype type, int n, const u8 *panel, const row_tile *rows, co
     for (int r = 0; r < n; r++) {
         put(out->y + (size_t)r * out->stride, sums[r][0], out->lanes, out->add);
         put(out->y + (size_t)r * out->stride + 8, sums[r][1], out->lanes - 8, out->add);
-    }
-}
-
-/* A row alone keeps its sums in registers. Tiles of a constant 2, 3 and 4 rows beside it made 4 rows of Q4_0 in the
- * first cache 2 % faster and the code 116 KB instead of 47 (AMD EPYC, Zen 4, 2026-11-21; docs/performance.md). */
-#define TILES(type)                                                                            \
-    static void type##_rows(const u8 *panel, const row_tile *rows, const output_tile *out)        \
-    {                                                                                          \
-        if (rows->n == 1)                                                                      \
-            tile(BW_##type, 1, panel, rows, out);                                              \
-        else                                                                                   \
-            tile(BW_##type, rows->n, panel, rows, out);                                         \
-    }
-TILES(Q8_0)
-TILES(Q4_0)
-TILES(Q4_1)
-TILES(Q5_0)
-TILES(Q5_1)
-TILES(IQ4_NL)
-TILES(Q2_K)
-TILES(Q3_K)
-TILES(Q4_K)
-TILES(Q5_K)
-TILES(Q6_K)
-TILES(IQ4_XS)
-
-static void matmul_int8(float *y, size_t y_stride, const bw_weight *w, int first, int n_out, const bw_q8_rows *x, int n,
-                        bool add, void *scratch)
-{
-    typedef void rows_fn(const u8 *panel, const row_tile *rows, const output_tile *out);
-    static rows_fn *const rows_of[BW_DTYPE_COUNT] = {
-        [BW_Q8_0] = Q8_0_rows, [BW_Q4_0] = Q4_0_rows, [BW_Q4_1] = Q4_1_rows,     [BW_Q5_0] = Q5_0_rows,
-        [BW_Q5_1] = Q5_1_rows, [BW_IQ4_NL] = IQ4_NL_rows, [BW_Q2_K] = Q2_K_rows, [BW_Q3_K] = Q3_K_rows,
-        [BW_Q4_K] = Q4_K_rows, [BW_Q5_K] = Q5_K_rows, [BW_Q6_K] = Q6_K_rows,     [BW_IQ4_XS] = IQ4_XS_rows,
-    };
-    (void)scratch;
-    const size_t panel_bytes = bw_pack_panel_bytes(w->type, w->cols);
-    const u8 *panels = (const u8 *)w->data + (size_t)(first / BW_PANEL_ROWS) * panel_bytes;
-    for (int r = 0; r < n; r += BW_Q8_BLOCK) {
-        const row_tile rows = { x, bw_q8_entry(n, w->cols, r, 0), n - r < BW_Q8_BLOCK ? n - r : BW_Q8_BLOCK,
-                                w->cols / BW_Q8_GROUP };
-        for (int o = 0; o < n_out; o += BW_PANEL_ROWS) {
-            const output_tile out = { y + (size_t)r * y_stride + o, y_stride, n_out - o, add };
-            rows_of[w->type](panels + (size_t)(o / BW_PANEL_ROWS) * panel_bytes, &rows, &out);
-        }
     }
 }
 
