@@ -50,15 +50,17 @@ INLINE void tile_by_count(bw_dtype type, int n, const u8 *panel, const row_tile 
     case 4: tile(type, 4, panel, rows, out); break;
     case 5: tile(type, 5, panel, rows, out); break;
     case 6: tile(type, 6, panel, rows, out); break;
+    case 7: tile(type, 7, panel, rows, out); break;
     case 8: tile(type, 8, panel, rows, out); break;
     default: tile(type, 16, panel, rows, out); break;
     }
 }
 
-/* Rows of the next tile, of n <= 16 that are left */
+/* Rows of the next tile, of n <= 16 that are left. The first brings the weights into the cache: the larger it is,
+ * the less it waits for them. */
 static inline int tile_rows(int n)
 {
-    return !COUNTED_TILES || n >= 16 ? n : n >= 8 ? 8 : n == 7 ? 6 : n;
+    return COUNTED_TILES && n > 8 && n < 16 ? 8 : n;
 }
 
 typedef void rows_fn(int n, const u8 *panel, const row_tile *rows, const output_tile *out);

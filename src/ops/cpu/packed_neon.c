@@ -79,7 +79,8 @@ static __attribute__((noinline)) void open_long_head(brick_head *head, bw_pack_h
     const float32x4_t d = halves(p + 8 * part), lowest = vnegq_f32(halves(p + 32 + 8 * part));
     const u8 *scales = p + 64 + 4 * part;
     if (kind == BW_HEAD_K_MIN) {
-        const uint32x4_t low = words(p + 64 + 16 * part), lift = words(p + 128 + 16 * part), high = words(p + 192 + 16 * part);
+        const u8 *fields = p + 64 + 16 * part;
+        const uint32x4_t low = words(fields), lift = words(fields + 64), high = words(fields + 128);
         UNROLL for (int g = 0; g < 8; g++) {
             head->scale[g] = vmulq_f32(d, six_bits(low, high, g, 0));
             head->minimum[g] = vmulq_f32(lowest, six_bits(lift, high, g, 16));
