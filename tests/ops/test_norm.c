@@ -160,24 +160,6 @@ TEST(silu_mul_is_near_the_exact_value_wherever_it_stands)
 }
 
 #if defined(__x86_64__)
-TEST(unpacking_gives_the_codes_and_scales_of_the_plain_version)
-{
-    if (!bw_cpu_has_avx2_fma())
-        skip_because("no AVX2");
-    for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
-        for (int i = 0; i < 30; i++) {
-            const int n_groups = type >= BW_Q2_K ? 8 * rnd_int(1, 2) : rnd_int(1, 16);
-            const bw_weight w = random_weight(type, 1, 32 * n_groups, true);
-            bw_q8_chunk want, got;
-            memset(&want, 0xA5, sizeof want);
-            memset(&got, 0xA5, sizeof got);
-            bw_q8_unpack_ref[type](&want, w.data, n_groups);
-            bw_q8_unpack_avx2[type](&got, w.data, n_groups);
-            check_that(memcmp(&got, &want, sizeof got) == 0, "%s, %d groups", bw_dtype_get(type)->name, n_groups);
-            check_guards();
-        }
-}
-
 TEST(widening_gives_the_bits_of_the_definition)
 {
     if (!bw_cpu_has_avx2_fma())
@@ -194,13 +176,12 @@ TEST(widening_gives_the_bits_of_the_definition)
             check_guards();
         }
 }
-#define UNPACKING                                                                                                      \
-    ENTRY(unpacking_gives_the_codes_and_scales_of_the_plain_version), ENTRY(widening_gives_the_bits_of_the_definition),
+#define WIDENING ENTRY(widening_gives_the_bits_of_the_definition),
 #else
-#define UNPACKING
+#define WIDENING
 #endif
 
-TESTS_MAIN(UNPACKING ENTRY(rms_norm_is_near_the_exact_value_and_the_same_in_company), ENTRY(norm_pair_puts_two_norms_side_by_side),
+TESTS_MAIN(WIDENING ENTRY(rms_norm_is_near_the_exact_value_and_the_same_in_company), ENTRY(norm_pair_puts_two_norms_side_by_side),
            ENTRY(rounding_to_int8_is_within_half_a_step_and_the_same_at_every_level), ENTRY(ties_round_to_even),
            ENTRY(a_nan_or_infinity_makes_its_own_group_not_a_number),
            ENTRY(silu_mul_is_near_the_exact_value_wherever_it_stands))

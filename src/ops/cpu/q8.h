@@ -42,9 +42,8 @@ static inline bool bw_q8_has_minimum(bw_dtype type)
 /* Unpacks n_groups (<= 16; of 256-value blocks: 8 or 16) of packed weights with the codes in plain
  * column order: code[32 g + j]. Fields of groups from n_groups on are not touched. NULL for floats. */
 typedef void (*bw_q8_unpack_fn)(bw_q8_chunk *out, const unsigned char *blocks, int n_groups);
-extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT];  /* q8_unpack_ref.c */
-extern const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT]; /* q8_unpack_avx2.c */
-/* A packed row to floats: bw_dequantize_row, faster. */
+extern const bw_q8_unpack_fn bw_q8_unpack_ref[BW_DTYPE_COUNT]; /* q8_unpack_ref.c */
+/* A packed row to floats: bw_dequantize_row, faster (q8_unpack_avx2.c). */
 void bw_q8_widen_row_avx2(float *out, bw_dtype type, const unsigned char *row, int cols);
 
 /* A weight row, chunk after chunk, codes in plain order; the padding is cleared. */

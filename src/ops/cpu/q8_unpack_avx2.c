@@ -1,4 +1,4 @@
-/* q8_unpack_avx2.c - packed weights to int8 codes, 32 at a time; the codes and scales of
+/* q8_unpack_avx2.c - packed weights to floats by int8 codes, 32 at a time; the codes and scales of
  * q8_unpack_ref.c bit for bit. Layouts: docs/formats.md. Any thread. */
 #include <immintrin.h>
 #include <string.h>
@@ -273,7 +273,7 @@ static void unpack_iq4_xs(bw_q8_chunk *out, const u8 *p, int n_groups)
     }
 }
 
-const bw_q8_unpack_fn bw_q8_unpack_avx2[BW_DTYPE_COUNT] = {
+static const bw_q8_unpack_fn unpack_of[BW_DTYPE_COUNT] = {
     [BW_Q8_0] = unpack_q8_0, [BW_Q4_0] = unpack_q4_0, [BW_Q4_1] = unpack_q4_1,     [BW_Q5_0] = unpack_q5_0,
     [BW_Q5_1] = unpack_q5_1, [BW_IQ4_NL] = unpack_iq4_nl, [BW_Q2_K] = unpack_q2_k, [BW_Q3_K] = unpack_q3_k,
     [BW_Q4_K] = unpack_q4_k, [BW_Q5_K] = unpack_q5_k, [BW_Q6_K] = unpack_q6_k,     [BW_IQ4_XS] = unpack_iq4_xs,
@@ -297,7 +297,7 @@ void bw_q8_widen_row_avx2(float *out, bw_dtype type, const unsigned char *row, i
     bw_q8_chunk chunk;
     for (; cols > 0; cols -= BW_Q8_CHUNK, row += chunk_bytes) {
         const int n_groups = cols < BW_Q8_CHUNK ? cols / BW_Q8_GROUP : BW_Q8_LANES;
-        bw_q8_unpack_avx2[type](&chunk, row, n_groups);
+        unpack_of[type](&chunk, row, n_groups);
         for (int h = 0; h < 2 * n_groups; h++, out += 16) {
             const int g = h / 2, s = h % 2;
             const float scale = has_sub ? chunk.scale[g] * (float)chunk.sub[s][g] : chunk.scale[g];
