@@ -37,7 +37,7 @@ typedef struct bw_setup {
     { BW_OPTION_INT, .name = "--chunk", .value = "N", .target = &(s).chunk, .low = 0, .high = 2147483647,          \
       .help = "the prompt is cut at multiples of N tokens;\n0: not at all; default 512" },                           \
     { BW_OPTION_INT, .name = "--draft-vocab", .value = "N", .target = &(s).draft_vocab, .low = 1, .high = 2147483647, \
-      .help = "drafts are chosen from the N most frequent tokens\nand those of the text; default 32768" }
+      .help = "drafts are chosen from the ids below N and the\ntokens of the text; default: 32768, or 65536 where\nthe output head is a small part of a step" }
 
 #define BW_DRAFT_OPTION(s, draft_help)                                                                             \
     { BW_OPTION_CUSTOM, .name = "--draft", .value = "auto|off|N", .target = &(s).draft,                            \

@@ -1,7 +1,13 @@
-/* draft_list.c - a sorted list with a ring of what came in. */
+/* draft_list.c - a sorted list; the sequence's own tokens say in which order its entries came. */
 #include "engine/draft_list.h"
 
+#include <assert.h>
 #include <string.h>
+
+static bool in_range(const bw_draft_list *list, int32_t id)
+{
+    return id >= list->n_first && id < list->n_tokens;
+}
 
 /* Where id stands, or would stand. */
 static int find(const bw_draft_list *list, int32_t id)
@@ -17,57 +23,48 @@ static int find(const bw_draft_list *list, int32_t id)
     return low;
 }
 
-static bool in_range(const bw_draft_list *list, int32_t id)
+static bool stands_at(const bw_draft_list *list, int at, int32_t id)
 {
-    return id >= list->n_first && id < list->n_tokens;
-}
-
-static bool listed(const bw_draft_list *list, int32_t id)
-{
-    const int at = find(list, id);
     return at < list->n && list->ids[at] == id;
 }
 
-static void insert(bw_draft_list *list, int32_t id)
+static void move(bw_draft_list *list, int to, int from, int n)
 {
-    const int at = find(list, id);
-    memmove(list->ids + at + 1, list->ids + at, (size_t)(list->n - at) * sizeof *list->ids);
+    memmove(list->ids + to, list->ids + from, (size_t)n * sizeof *list->ids);
+    memmove(list->last + to, list->last + from, (size_t)n * sizeof *list->last);
+}
+
+/* Where the one stands that has to leave next. Each place of the sequence is passed once: its token is listed, and if
+ * it came again since then, it is not the oldest. */
+static int find_oldest(bw_draft_list *list, const int32_t *tokens)
+{
+    for (;; list->oldest++) {
+        const int32_t id = tokens[list->oldest];
+        assert(list->oldest < list->n_read);
+        if (!in_range(list, id))
+            continue;
+        const int at = find(list, id);
+        assert(stands_at(list, at, id));
+        if (list->last[at] == list->oldest)
+            return at;
+    }
+}
+
+/* id, which is to stand at `at`, comes in; when the list is full, for the oldest. */
+static void come_in(bw_draft_list *list, int at, int32_t id, const int32_t *tokens)
+{
+    if (list->n < BW_DRAFT_LIST) {
+        move(list, at + 1, at, list->n++ - at);
+    } else {
+        const int leaves = find_oldest(list, tokens);
+        list->oldest++;
+        if (leaves < at)
+            move(list, leaves, leaves + 1, --at - leaves);
+        else
+            move(list, at + 1, at, leaves - at);
+    }
     list->ids[at] = id;
-    list->n++;
-}
-
-static void take_out(bw_draft_list *list, int32_t id)
-{
-    const int at = find(list, id);
-    list->n--;
-    memmove(list->ids + at, list->ids + at + 1, (size_t)(list->n - at) * sizeof *list->ids);
-}
-
-static int next_place(const bw_draft_list *list, int at)
-{
-    return at + 1 < BW_DRAFT_LIST ? at + 1 : list->n_fixed;
-}
-
-/* A listed one that came again is the youngest: those after it move up. A fixed one stays. */
-static void come_again(bw_draft_list *list, int32_t id)
-{
-    int at = 0;
-    while (list->order[at] != id)
-        at++;
-    if (at < list->n_fixed)
-        return;
-    for (int next = next_place(list, at); next != list->oldest; at = next, next = next_place(list, next))
-        list->order[at] = list->order[next];
-    list->order[at] = id;
-}
-
-static void come_first(bw_draft_list *list, int32_t id)
-{
-    if (list->n == BW_DRAFT_LIST)
-        take_out(list, list->order[list->oldest]);
-    list->order[list->oldest] = id;
-    list->oldest = next_place(list, list->oldest);
-    insert(list, id);
+    list->last[at] = list->n_read;
     list->changed = true;
 }
 
@@ -78,13 +75,13 @@ void bw_draft_list_init(bw_draft_list *list, int n_first, int n_tokens)
 
 void bw_draft_list_fix(bw_draft_list *list, const int32_t *tokens, int n)
 {
-    for (int i = 0; i < n && list->n < BW_DRAFT_LIST_FIXED; i++)
-        if (in_range(list, tokens[i]) && !listed(list, tokens[i])) {
-            list->order[list->n] = tokens[i];
-            insert(list, tokens[i]);
-        }
-    list->n_fixed = list->n;
-    list->oldest = list->n;
+    for (int i = 0; i < n && list->n < BW_DRAFT_LIST_FIXED; i++) {
+        const int at = find(list, tokens[i]);
+        if (!in_range(list, tokens[i]) || stands_at(list, at, tokens[i]))
+            continue;
+        come_in(list, at, tokens[i], NULL);
+        list->last[at] = INT32_MAX;
+    }
     list->changed = true;
 }
 
@@ -94,9 +91,10 @@ void bw_draft_list_read(bw_draft_list *list, const int32_t *tokens, int n)
         const int32_t id = tokens[list->n_read];
         if (!in_range(list, id))
             continue;
-        if (listed(list, id))
-            come_again(list, id);
-        else
-            come_first(list, id);
+        const int at = find(list, id);
+        if (!stands_at(list, at, id))
+            come_in(list, at, id, tokens);
+        else if (list->last[at] != INT32_MAX)
+            list->last[at] = list->n_read;
     }
 }

@@ -11,7 +11,9 @@ enum {
     DEFAULT_ROWS = 512,
     LARGEST_CONTEXT = 1 << 26, /* counts of positions stay far inside an int */
     MOST_PAGES = 1 << 29,      /* so do counts of pages */
-    DRAFT_VOCAB = 32768,       /* ids that drafts are chosen from: docs/performance.md */
+    DRAFT_VOCAB = 32768,       /* ids that drafts are chosen from, */
+    MORE_DRAFT_VOCAB = 65536,  /* and where the head is less than */
+    SMALL_HEAD = 10,           /* a tenth of what a step reads: docs/performance.md, "the draft vocabulary" */
     DRAFT_STEP = 16,           /* of their number: backends lay rows out in panels */
     LEAST_LOGITS = 16          /* rows of the logits buffer, so that evaluation works in decent blocks */
 };
@@ -26,6 +28,12 @@ bw_engine_options bw_engine_defaults(void)
 static int larger(int a, int b)
 {
     return a > b ? a : b;
+}
+
+static int default_draft_vocab(const bw_model *model)
+{
+    const uint64_t step = bw_weights_step_bytes(&model->weights, &model->config);
+    return bw_matrix_bytes(&model->weights.head) < step / SMALL_HEAD ? MORE_DRAFT_VOCAB : DRAFT_VOCAB;
 }
 
 /* Fills in what the caller left to us. */
@@ -64,7 +72,7 @@ static bw_status resolve_options(const bw_model *model, const bw_engine_options 
     o.max_rows = larger(o.max_rows, o.max_seqs * (1 + BW_MAX_DRAFTS) + BW_PAGE);
     o.no_drafts |= !model->net->has_mtp;
     if (o.draft_vocab == 0)
-        o.draft_vocab = DRAFT_VOCAB;
+        o.draft_vocab = default_draft_vocab(model);
     if (o.draft_vocab >= model->info.n_tokens - DRAFT_STEP)
         o.draft_vocab = model->info.n_tokens;
     else
@@ -334,7 +342,7 @@ static bw_status take_holes(bw_engine *e, bw_error *err)
     return BW_OK;
 }
 
-/* What every text may need of the tokens past the most frequent: ends and marks of the chat format. */
+/* What every text may need of the tokens past the first ones: ends and marks of the chat format. */
 static void take_draft_vocab(bw_engine *e)
 {
     static const char *const marks[] = { "<|im_end|>", "<|endoftext|>", "</think>", "<think>", "<tool_call>", "</tool_call>",

@@ -68,7 +68,7 @@ static void place_as(placer *p, bw_weight *out, const bw_matrix *m, bw_use use)
     const bool tied = use == BW_FOR_PRODUCTS && m->data == p->weights->embed.data; /* its bytes: the embedding's */
     placement *l = &p->list[p->n];
     *l = (placement){ .out = out, .number = p->n,
-                      .bytes = tied ? 0 : (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols),
+                      .bytes = tied ? 0 : bw_matrix_bytes(m),
                       .args = { .type = m->type, .rows = m->rows, .cols = m->cols, .host = m->data, .use = use,
                                 .int8 = p->options->int8 && use == BW_FOR_PRODUCTS && !bw_dtype_is_float(m->type) } };
     p->n++;

@@ -885,3 +885,31 @@ void bw_weights_release(bw_weights *weights)
     }
     *weights = (bw_weights){ 0 };
 }
+
+/* ---- what a step reads ----------------------------------------------------------------------- */
+
+static uint64_t ffn_bytes(const bw_ffn_weights *w)
+{
+    return bw_matrix_bytes(&w->gate) + bw_matrix_bytes(&w->up) + bw_matrix_bytes(&w->down);
+}
+
+uint64_t bw_weights_step_bytes(const bw_weights *weights, const bw_config *config)
+{
+    uint64_t bytes = bw_matrix_bytes(&weights->head);
+    for (int i = 0; i < config->n_layers; i++) {
+        const bw_layer_weights *l = &weights->layers[i];
+        const bw_attention_weights *a = &l->attention;
+        const bw_gdn_weights *g = &l->gdn;
+        if (config->attention[i])
+            bytes += bw_matrix_bytes(&a->q) + bw_matrix_bytes(&a->k) + bw_matrix_bytes(&a->v) + bw_matrix_bytes(&a->o);
+        else
+            bytes += bw_matrix_bytes(&g->qkv) + bw_matrix_bytes(&g->z) + bw_matrix_bytes(&g->a) + bw_matrix_bytes(&g->b) +
+                     bw_matrix_bytes(&g->out);
+        if (config->moe)
+            bytes += bw_matrix_bytes(&l->moe.router) + ffn_bytes(&l->moe.shared) +
+                     (uint64_t)config->n_experts_used * ffn_bytes(&l->moe.experts[0]);
+        else
+            bytes += ffn_bytes(&l->ffn);
+    }
+    return bytes;
+}

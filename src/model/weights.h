@@ -23,6 +23,11 @@ typedef struct bw_matrix {
     const void *data; /* rows x bw_dtype_row_bytes(type, cols), no alignment promised */
 } bw_matrix;
 
+static inline uint64_t bw_matrix_bytes(const bw_matrix *m)
+{
+    return (uint64_t)m->rows * bw_dtype_row_bytes(m->type, (uint64_t)m->cols);
+}
+
 /* Full attention; also the MTP layer. q holds, per head, head_dim query rows then head_dim gate
  * rows. */
 typedef struct bw_attention_weights {
@@ -87,5 +92,9 @@ typedef struct bw_weights {
 bw_status bw_weights_resolve(bw_weights *out, const bw_config *config, const bw_checkpoint *checkpoint,
                              bool ignore_mtp, bw_error *err);
 void bw_weights_release(bw_weights *weights);
+
+/* Bytes of the matrices that a plain step of one row reads: all layers and the output head; of the experts as many as
+ * a token chooses; of the embedding (unless it is the output head) and of the MTP head nothing. */
+uint64_t bw_weights_step_bytes(const bw_weights *weights, const bw_config *config);
 
 #endif

@@ -9,6 +9,7 @@
 #include "bench/machine.h"
 #include "bench/statistics.h"
 #include "bench/step_cost.h"
+#include "engine/model_open.h"
 #include "ops/cpu/cpu.h"
 
 /* ---- statistics ------------------------------------------------------------------------------ */
@@ -204,6 +205,23 @@ TEST(types_are_named_by_what_a_step_multiplies)
     check(bytes[BW_BF16] == 65536 + 24576 + 51200 && bytes[BW_F32] == 4096 && bytes[BW_Q6_K] == 0);
 }
 
+/* The engine counts what a step reads too, of the file's matrices: the bytes are the same. */
+TEST(a_steps_matrices_are_those_of_the_checkpoint)
+{
+    static const char *const paths[] = { "models/lamb", "tests/golden/moe-mlx" };
+    for (size_t i = 0; i < BW_COUNT(paths); i++) {
+        bw_model *model;
+        bw_error err;
+        double bytes[BW_DTYPE_COUNT], sum = 0;
+        check_ok(bw_model_open(&model, repo_path(paths[i]), &(bw_model_options){ .n_threads = 1 }, &err), err);
+        bw_step_cost_by_type(model->net, bytes);
+        for (int t = 0; t < BW_DTYPE_COUNT; t++)
+            sum += bytes[t];
+        check(fabs(sum - (double)bw_weights_step_bytes(&model->weights, &model->config)) < 0.5);
+        bw_model_close(model);
+    }
+}
+
 TEST(the_roofline_is_the_longer_of_moving_and_multiplying)
 {
     const bw_step_cost cost = { .bytes = 1000, .int8_macs = 300, .f32_macs = 40 };
@@ -349,6 +367,7 @@ TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plai
            ENTRY(each_draft_reads_the_mtp_head_again), ENTRY(drafts_read_the_rows_of_the_head_they_are_chosen_from),
            ENTRY(experts_are_read_as_often_as_rows_choose_them),
            ENTRY(types_are_named_by_what_a_step_multiplies),
+           ENTRY(a_steps_matrices_are_those_of_the_checkpoint),
            ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
            ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing),
            ENTRY(a_run_of_which_nothing_fits_fails), ENTRY(loading_and_measuring_show_how_far_they_are))

@@ -329,6 +329,49 @@ TEST(every_shape_is_one_plan_in_memory_and_in_the_file)
             check_plan(shape_names[i], types[j]);
 }
 
+/* Its header and then a hole: enough to plan with, whatever the model's size. */
+static const char *hollow_file(const char *shape, const char *type)
+{
+    static char path[300];
+    bw_synthetic *synthetic;
+    bw_error err;
+    size_t n;
+    const bw_synthetic_options what = { .shape = shape, .type = type, .seed = 1, .no_mtp = true };
+    check_ok(bw_synthetic_create(&synthetic, &what, &err), err);
+    const unsigned char *header = bw_synthetic_header(synthetic, &n);
+    snprintf(path, sizeof path, "%s/hollow.gguf", temp_dir());
+    FILE *f = fopen(path, "wb");
+    check(f && fwrite(header, 1, n, f) == n && fclose(f) == 0);
+    check_int(truncate(path, (off_t)bw_synthetic_bytes(synthetic)), 0);
+    bw_synthetic_destroy(synthetic);
+    return path;
+}
+
+/* Where the head is less than a tenth of what a step reads: of experts, those that a token chooses. */
+TEST(drafts_are_chosen_from_more_tokens_where_the_head_is_small)
+{
+    static const struct { const char *shape, *type; int draft_vocab; } want[] = {
+        { "0.8b", "q4_0", 32768 }, { "2b", "q4_0", 32768 }, { "2b", "q4_k_m", 32768 }, { "moe8", "q4_0", 32768 },
+        { "35b-a3b", "q4_0", 32768 }, { "27b", "q4_0", 65536 }, { "27b", "q4_k_m", 65536 },
+    };
+    for (size_t i = 0; i < BW_COUNT(want); i++) {
+        bw_model *model;
+        bw_memory_plan plan;
+        bw_error err;
+        const char *path = hollow_file(want[i].shape, want[i].type);
+        check_ok(bw_model_open(&model, path, &(bw_model_options){ .plan_only = true }, &err), err);
+        const uint64_t head = bw_matrix_bytes(&model->weights.head);
+        const uint64_t step = bw_weights_step_bytes(&model->weights, &model->config);
+        check_ok(bw_engine_plan(model, &(bw_engine_options){ .context = 512 }, &plan, &err), err);
+        check_that(plan.draft_vocab == want[i].draft_vocab && plan.draft_vocab == (head < step / 10 ? 65536 : 32768),
+                   "%s %s: %d tokens, the head is %.4f of a step's %.3f GB", want[i].shape, want[i].type, plan.draft_vocab,
+                   (double)head / (double)step, (double)step * 1e-9);
+        check_ok(bw_engine_plan(model, &(bw_engine_options){ .context = 512, .draft_vocab = 4090 }, &plan, &err), err);
+        check_int(plan.draft_vocab, 4096);
+        bw_model_close(model);
+    }
+}
+
 TEST(the_shapes_travel_inside_the_program)
 {
     bw_error err;
@@ -558,7 +601,9 @@ TESTS_MAIN(ENTRY(a_tokenizer_that_is_given_comes_out_again),
            ENTRY(every_type_gives_a_file_that_resolves), ENTRY(the_head_can_be_left_out),
            ENTRY(a_seed_repeats_a_file_and_another_gives_another), ENTRY(shapes_and_seeds_that_cannot_be_are_named),
            ENTRY(a_device_is_not_removed_when_writing_fails), ENTRY(a_model_in_memory_is_the_file_tools_synth_writes),
-           ENTRY(every_shape_is_one_plan_in_memory_and_in_the_file), ENTRY(the_shapes_travel_inside_the_program),
+           ENTRY(every_shape_is_one_plan_in_memory_and_in_the_file),
+           ENTRY(drafts_are_chosen_from_more_tokens_where_the_head_is_small),
+           ENTRY(the_shapes_travel_inside_the_program),
            ENTRY(the_pieces_of_a_file_follow_each_other), ENTRY(what_cannot_be_made_is_refused_before_it_is_begun),
            ENTRY(making_a_model_survives_every_failed_allocation), ENTRY(a_model_made_in_memory_runs_as_the_file_does),
            ENTRY(a_tokenizer_can_be_asked_for_in_memory_too),
