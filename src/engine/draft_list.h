@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { BW_DRAFT_LIST = 1024, BW_DRAFT_LIST_FIXED = 64 };
+enum { BW_DRAFT_LIST = 512, BW_DRAFT_LIST_FIXED = 64 };
 
 typedef struct bw_draft_list {
     int n_first, n_tokens;
