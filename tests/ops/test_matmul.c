@@ -115,7 +115,7 @@ static void try_product(const bw_cpu_kernels *k, const char *level, bw_dtype typ
 
 static int random_n(void)
 {
-    static const int sizes[] = { 1, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 23, 33 };
+    static const int sizes[] = { 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 23, 33 };
     return sizes[rnd_int(0, (int)BW_COUNT(sizes) - 1)];
 }
 
@@ -135,6 +135,15 @@ TEST(int8_products_of_every_type_are_near_the_exact_sums)
         for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
             for (int i = 0; i < tries(24); i++)
                 try_product(&k, level, type, true, random_n(), rnd_int(1, 20), random_cols(type, 2100));
+}
+
+TEST(int8_products_of_each_number_of_rows_are_near_the_exact_sums)
+{
+    bw_cpu_kernels k;
+    each_level (level, k)
+        for (bw_dtype type = BW_Q8_0; type < BW_DTYPE_COUNT; type++)
+            for (int n = 1; n <= 2 * BW_Q8_BLOCK + 1; n++)
+                try_product(&k, level, type, true, n, rnd_int(1, 20), random_cols(type, 300));
 }
 
 TEST(wide_rows_are_multiplied_like_narrow_ones)
@@ -497,11 +506,15 @@ TEST(reserve_takes_the_bytes_it_announced)
 }
 
 TESTS_MAIN(ENTRY(float_products_of_every_type_are_near_the_exact_sums),
-           ENTRY(int8_products_of_every_type_are_near_the_exact_sums), ENTRY(wide_rows_are_multiplied_like_narrow_ones),
+           ENTRY(int8_products_of_every_type_are_near_the_exact_sums),
+           ENTRY(int8_products_of_each_number_of_rows_are_near_the_exact_sums),
+           ENTRY(wide_rows_are_multiplied_like_narrow_ones),
            ENTRY(extreme_codes_do_not_saturate), ENTRY(kernels_that_pack_agree_to_the_bit),
            ENTRY(project_is_norm_then_products_on_any_number_of_threads),
            ENTRY(ffn_up_and_project_add_compose_their_parts),
            ENTRY(logits_of_a_draft_vocabulary_are_columns_of_all_logits),
-           ENTRY(weights_in_an_order_that_kernels_do_not_read_are_a_failed_assertion), ENTRY(embed_and_gather_copy_the_rows_they_are_told),
-           ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is), ENTRY(an_unknown_level_is_refused_with_those_that_run),
+           ENTRY(weights_in_an_order_that_kernels_do_not_read_are_a_failed_assertion),
+           ENTRY(embed_and_gather_copy_the_rows_they_are_told),
+           ENTRY(a_matrix_of_floats_or_for_float_products_is_placed_where_it_is),
+           ENTRY(an_unknown_level_is_refused_with_those_that_run),
            ENTRY(creating_and_reserving_survive_any_failed_allocation), ENTRY(reserve_takes_the_bytes_it_announced))
