@@ -34,18 +34,19 @@ static void move(bw_draft_list *list, int to, int from, int n)
     memmove(list->last + to, list->last + from, (size_t)n * sizeof *list->last);
 }
 
-/* Where the one stands that has to leave next. Each place of the sequence is passed once: its token is listed, and if
- * it came again since then, it is not the oldest. */
+/* Where the one stands that has to leave next; the search goes on behind it. Each place of the sequence is passed
+ * once: its token is listed, and if it came again since then, it is not the oldest. */
 static int find_oldest(bw_draft_list *list, const int32_t *tokens)
 {
-    for (;; list->oldest++) {
-        const int32_t id = tokens[list->oldest];
+    for (;;) {
         assert(list->oldest < list->n_read);
+        const int place = list->oldest++;
+        const int32_t id = tokens[place];
         if (!in_range(list, id))
             continue;
         const int at = find(list, id);
         assert(stands_at(list, at, id));
-        if (list->last[at] == list->oldest)
+        if (list->last[at] == place)
             return at;
     }
 }
@@ -57,7 +58,6 @@ static void come_in(bw_draft_list *list, int at, int32_t id, const int32_t *toke
         move(list, at + 1, at, list->n++ - at);
     } else {
         const int leaves = find_oldest(list, tokens);
-        list->oldest++;
         if (leaves < at)
             move(list, leaves, leaves + 1, --at - leaves);
         else
