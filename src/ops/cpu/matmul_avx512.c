@@ -5,10 +5,9 @@
 #include <immintrin.h>
 
 #include "ops/cpu/q8.h"
+#include "ops/cpu/unroll.h"
 
 typedef unsigned char u8;
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 static const u8 *weight_row(const bw_weight *w, int row)
 {

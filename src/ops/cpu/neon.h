@@ -5,8 +5,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#include "ops/cpu/unroll.h"
 
 /* The first `left` of four values, all when there are as many; the other lanes are zero. */
 INLINE float32x4_t bw_neon_load(const float *x, int left)
