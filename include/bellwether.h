@@ -210,10 +210,11 @@ typedef struct bw_engine_options {
     double decode_gap_s;   /* ceiling of a step's time while sequences decode; 0: none but the default rule
                               (docs/serving.md): twice a decode step, or that step and one page of prefill */
     int draft_vocab;       /* drafts are chosen from the tokens with ids below this (of a byte-pair vocabulary the most
-                              frequent of English and code), and from 512 others, the latest of the sequence's own
-                              text; 0: 65,536 where the head's matrix is less than a tenth of the bytes of weights
-                              that a step of one token reads, else 32,768. At least the vocabulary: from all. Never
-                              changes an answer, but how much of it is drafted right and what a draft costs */
+                              frequent of English and code), and from 512 others: marks of the chat format and stop
+                              tokens, at most 64, and the latest of the sequence's own text; 0: 65,536 where the
+                              head's matrix is less than a tenth of the bytes of weights that a step of one token
+                              reads, else 32,768. At least the vocabulary: from all. Never changes an answer, but
+                              how much of it is drafted right and what a draft costs */
     int min_prefill;       /* rows of prefill a step gets whatever the gap; 0: one page, 64 */
 } bw_engine_options;
 
