@@ -90,7 +90,8 @@ static bool prepare(bench *b, const bw_attn_shape *attn, const bw_gdn_shape *gdn
     const size_t widest = q_width > conv + values + 2 * heads ? q_width : conv + values + 2 * heads;
     b->in = random_floats(MAX_ROWS * widest, 1);
     b->out = malloc(MAX_ROWS * q_width * sizeof *b->out);
-    float *norms = random_floats(2 * (size_t)attn->head_dim + conv * (size_t)gdn->conv_width + (size_t)gdn->d_v + 2 * heads, 1);
+    const size_t taps = conv * (size_t)gdn->conv_width;
+    float *norms = random_floats(2 * (size_t)attn->head_dim + taps + (size_t)gdn->d_v + 2 * heads, 1);
     b->seqs = (bw_sequences){ .n_slots = 1, .context = DEPTH, .max_pages = DEPTH / BW_PAGE };
     b->seqs.pages = malloc(DEPTH / BW_PAGE * sizeof(int32_t));
     b->seqs.accepted = calloc(1, sizeof(int32_t));

@@ -903,8 +903,8 @@ uint64_t bw_weights_step_bytes(const bw_weights *weights, const bw_config *confi
         if (config->attention[i])
             bytes += bw_matrix_bytes(&a->q) + bw_matrix_bytes(&a->k) + bw_matrix_bytes(&a->v) + bw_matrix_bytes(&a->o);
         else
-            bytes += bw_matrix_bytes(&g->qkv) + bw_matrix_bytes(&g->z) + bw_matrix_bytes(&g->a) + bw_matrix_bytes(&g->b) +
-                     bw_matrix_bytes(&g->out);
+            bytes += bw_matrix_bytes(&g->qkv) + bw_matrix_bytes(&g->z) + bw_matrix_bytes(&g->a) +
+                     bw_matrix_bytes(&g->b) + bw_matrix_bytes(&g->out);
         if (config->moe)
             bytes += bw_matrix_bytes(&l->moe.router) + ffn_bytes(&l->moe.shared) +
                      (uint64_t)config->n_experts_used * ffn_bytes(&l->moe.experts[0]);

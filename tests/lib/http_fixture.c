@@ -154,8 +154,8 @@ void fixture_start(const bw_http_options *options)
     memset(held, 0, sizeof held);
     n_held = n_gone = n_drained = n_logged = log_status = 0;
     fixture_base = event_base_new();
-    check_ok(bw_http_create(&fixture_http, fixture_base, routes, (int)BW_COUNT(routes), options ? options : &normal, &err),
-             err);
+    const bw_http_options *chosen = options ? options : &normal;
+    check_ok(bw_http_create(&fixture_http, fixture_base, routes, (int)BW_COUNT(routes), chosen, &err), err);
     check_ok(bw_work_create(&fixture_work, fixture_base, 2, &err), err);
     socket_pump = pump;
 }

@@ -181,7 +181,8 @@ TEST(widening_gives_the_bits_of_the_definition)
 #define WIDENING
 #endif
 
-TESTS_MAIN(WIDENING ENTRY(rms_norm_is_near_the_exact_value_and_the_same_in_company), ENTRY(norm_pair_puts_two_norms_side_by_side),
+TESTS_MAIN(WIDENING ENTRY(rms_norm_is_near_the_exact_value_and_the_same_in_company),
+           ENTRY(norm_pair_puts_two_norms_side_by_side),
            ENTRY(rounding_to_int8_is_within_half_a_step_and_the_same_at_every_level), ENTRY(ties_round_to_even),
            ENTRY(a_nan_or_infinity_makes_its_own_group_not_a_number),
            ENTRY(silu_mul_is_near_the_exact_value_wherever_it_stands))

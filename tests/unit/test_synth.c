@@ -364,8 +364,8 @@ TEST(drafts_are_chosen_from_more_tokens_where_the_head_is_small)
         const uint64_t step = bw_weights_step_bytes(&model->weights, &model->config);
         check_ok(bw_engine_plan(model, &(bw_engine_options){ .context = 512 }, &plan, &err), err);
         check_that(plan.draft_vocab == want[i].draft_vocab && plan.draft_vocab == (head < step / 10 ? 65536 : 32768),
-                   "%s %s: %d tokens, the head is %.4f of a step's %.3f GB", want[i].shape, want[i].type, plan.draft_vocab,
-                   (double)head / (double)step, (double)step * 1e-9);
+                   "%s %s: %d tokens, the head is %.4f of a step's %.3f GB", want[i].shape, want[i].type,
+                   plan.draft_vocab, (double)head / (double)step, (double)step * 1e-9);
         check_ok(bw_engine_plan(model, &(bw_engine_options){ .context = 512, .draft_vocab = 4090 }, &plan, &err), err);
         check_int(plan.draft_vocab, 4096);
         bw_model_close(model);
