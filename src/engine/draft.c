@@ -8,7 +8,7 @@ static const float GUESS_WEIGHT = 2, PRIOR_WEIGHT = 6;
 /* Verifies that count, of the engine, of a sequence, and of one whose drafts were stopped: it may have changed. */
 static const float ENGINE_MEMORY = 256, MEMORY = 64, MEMORY_OF_PROBES = 8;
 /* Share of the time of all steps that exploring may be expected to lose; its start and its most, in steps. */
-static const double EXPLORE = 0.005, START_CREDIT = 0.3, MOST_CREDIT = 2, DEBT = 0.3;
+static const double EXPLORE = 0.0035, START_CREDIT = 0.3, MOST_CREDIT = 2, DEBT = 0.3;
 /* With so much credit a longer length is tried for what it says of acceptance. */
 static const double SPARE = 0.1;
 /* A time is measured again when fewer measurements of it count. */
