@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -34,8 +35,29 @@ def shares(p):
 
 def command_of(args, p, seqs, depth):
     what = [args.model] if args.model else ["--synthetic", args.synthetic, "--type", args.type]
-    return [args.program, "bench", *what, "--tests", "draft", "--accept", shares(p), "--seqs", str(seqs), "--depth", str(depth),
-            "--drafts", args.drafts, "--reps", str(args.reps), "--json", "-", *args.options]
+    return [args.program, "bench", *what, "--tests", "draft", "--accept", shares(p), "--seqs", str(seqs),
+            "--depth", str(depth), "--drafts", args.drafts, "--reps", str(args.reps), "--json", "-", *args.options]
+
+
+# An absolute path, at the start of a text or after what is no part of one.
+FOLDERS = re.compile(r"(?<![\w./~-])/[^\s:;,()'\"=]+")
+
+
+def hidden(what, known=()):
+    """Without the folders of this machine, in all texts of a report; known: paths that may have spaces."""
+    if isinstance(what, dict):
+        return {key: hidden(value, known) for key, value in what.items()}
+    if isinstance(what, (list, tuple)):
+        return [hidden(value, known) for value in what]
+    if not isinstance(what, str):
+        return what
+    for path in known:
+        what = what.replace(path, short(path))
+    return FOLDERS.sub(lambda found: short(found[0]), what)
+
+
+def paths_of(args):
+    return [p for p in (args.model, args.synthetic, args.program, args.out) if p and p.startswith((os.sep, os.pardir))]
 
 
 def verdict(median, largest, limit):
@@ -51,9 +73,18 @@ def judge(cell, row):
                           "verdict": verdict(row[name], largest, limit)}
 
 
+def by_drafts(result):
+    """The rows by their number of drafts: those of one group alone can be told apart so."""
+    rows = {row["drafts"]: row for row in result["rows"]}
+    if len(result["machines"]) > 1 or len(rows) < len(result["rows"]):
+        raise ValueError("several numbers of threads or rows with the same drafts: a cell is one group, expected one "
+                         "value each of --threads, --seqs and --depth after --")
+    return rows
+
+
 def measure(args, p, seqs, depth):
     command = command_of(args, p, seqs, depth)
-    cell = {"accept": p, "seqs": seqs, "depth": depth, "command": ["bellwether", *(short(c) if c == args.model else c for c in command[1:])],
+    cell = {"accept": p, "seqs": seqs, "depth": depth, "command": ["bellwether", *command[1:]],
             "load_before": os.getloadavg()}
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -62,35 +93,38 @@ def measure(args, p, seqs, depth):
             cell["error"] = " / ".join(said) or f"exit status {done.returncode}, no message"
         else:
             cell["result"] = json.loads(done.stdout)
-            rows = {row["drafts"]: row for row in cell["result"]["rows"]}
+            rows = by_drafts(cell["result"])
             if "auto" in rows:
                 judge(cell, rows["auto"])
             else:
-                cell["error"] = " / ".join(cell["result"]["notes"])
+                cell["error"] = " / ".join(cell["result"]["notes"]) or "no row of auto, no note"
     except (OSError, ValueError, KeyError, TypeError) as problem:
         cell["error"] = f"{type(problem).__name__}: {problem}"
     cell["load_after"] = os.getloadavg()
-    return cell
+    return hidden(cell, paths_of(args))
 
 
 # ---- the table -----------------------------------------------------------------------------------
 
 def ratio_text(ratio):
-    return f"{ratio['median']:.3f} ({ratio['smallest']:.3f}..{ratio['largest']:.3f}){MARKS[ratio['verdict']]}" if ratio else "-"
+    if not ratio:
+        return "-"
+    return f"{ratio['median']:.3f} ({ratio['smallest']:.3f}..{ratio['largest']:.3f}){MARKS[ratio['verdict']]}"
 
 
 def line_of(cell):
     head = [f"{cell['accept']:g}", str(cell["seqs"]), str(cell["depth"])]
     if "error" in cell:
         return head + ["failed: " + cell["error"].replace("|", "/")] + [""] * (len(HEADING) - 4)
-    rows = {row["drafts"]: row for row in cell["result"]["rows"]}
+    rows = by_drafts(cell["result"])
     auto = rows["auto"]
 
     def rate(n):
         return f"{rows[n]['tokens_per_s']:.2f}" if n in rows else "-"
     best = auto.get("best_drafts")
-    return head + [rate(0), "-" if best is None else str(best), rate(best), rate("auto"), f"{auto.get('mean_drafts', 0):.2f}",
-                   ratio_text(cell.get("auto_off")), ratio_text(cell.get("auto_best"))]
+    return head + [rate(0), "-" if best is None else str(best), rate(best), rate("auto"),
+                   f"{auto.get('mean_drafts', 0):.2f}", ratio_text(cell.get("auto_off")),
+                   ratio_text(cell.get("auto_best"))]
 
 
 def markdown(fields):
@@ -108,8 +142,8 @@ def summary(cells):
         ratios = [c[name] for c in cells if name in c]
         below = [sum(r["verdict"] == v for r in ratios) for v in ("all below", "median below")]
         if ratios:
-            lines.append(f"{NAMES[name]} below {limit}: all repetitions in {below[0]}, only the median in {below[1]} of {len(ratios)} "
-                         f"cells; the least median is {min(r['median'] for r in ratios):.3f}.")
+            lines.append(f"{NAMES[name]} below {limit}: all repetitions in {below[0]}, only the median in {below[1]} "
+                         f"of {len(ratios)} cells; the least median is {min(r['median'] for r in ratios):.3f}.")
     failed = sum("error" in c for c in cells)
     if failed:
         lines.append(f"{failed} of {len(cells)} cells failed.")
@@ -122,13 +156,15 @@ def simulated(cells):
 
 
 def page(report):
-    first = next((c["result"] for c in report["cells"] if "result" in c), None)
+    first = next((c["result"] for c in report["cells"] if c.get("result", {}).get("rows")), None)
     lines = ["# auto beside fixed draft lengths", ""]
     if first:
         about, m = first["rows"][0], first["machine"]
-        lines += [f"{about['shape']} {about['type']}; {m['cpu']}, threads: {m['threads']}, {m['level']}; {report['commit']}, {report['date']}.",
-                  f"Simulated: {simulated(report['cells'])}. Median of {first['reps']} repetitions (smallest..largest), in turns; ratios "
-                  "within each repetition.", "drafts: what auto made per verify; p: acceptance imposed on each place.", RULE, ""]
+        lines += [f"{about['shape']} {about['type']}; {m['cpu']}, threads: {m['threads']}, {m['level']}; "
+                  f"{report['commit']}, {report['date']}.",
+                  f"Simulated: {simulated(report['cells'])}. Median of {first['reps']} repetitions "
+                  "(smallest..largest), in turns; ratios within each repetition.",
+                  "drafts: what auto made per verify; p: acceptance imposed on each place.", RULE, ""]
     lines += heading() + [markdown(line_of(c)) for c in report["cells"]]
     return "\n".join(lines + [""] + summary(report["cells"])) + "\n"
 
@@ -163,10 +199,14 @@ def read_arguments():
     p.add_argument("--model", help="a checkpoint; else random weights:")
     p.add_argument("--synthetic", default="0.8b", help="their shape (default 0.8b)")
     p.add_argument("--type", default="q4_0", help="their type (default q4_0)")
-    p.add_argument("--accept", type=list_of(float, 0, 1), default="0,0.3,0.5,0.65,0.8,0.9,0.95", help="acceptances (default %(default)s)")
-    p.add_argument("--seqs", type=list_of(int, 1, 256), default="1,4,16", help="sequences at a time (default %(default)s)")
-    p.add_argument("--depths", type=list_of(int, 0, 1 << 26), default="0,16384", help="tokens before (default %(default)s)")
-    p.add_argument("--drafts", default="0,1,2,3,4,6,8,auto", help="what takes turns in each cell (default %(default)s)")
+    p.add_argument("--accept", type=list_of(float, 0, 1), default="0,0.3,0.5,0.65,0.8,0.9,0.95",
+                   help="acceptances (default %(default)s)")
+    p.add_argument("--seqs", type=list_of(int, 1, 256), default="1,4,16",
+                   help="sequences at a time (default %(default)s)")
+    p.add_argument("--depths", type=list_of(int, 0, 1 << 26), default="0,16384",
+                   help="tokens before (default %(default)s)")
+    p.add_argument("--drafts", default="0,1,2,3,4,6,8,auto",
+                   help="what takes turns in each cell (default %(default)s)")
     p.add_argument("--reps", type=int, default=5, help="repetitions (default %(default)s)")
     p.add_argument("--program", default=os.path.join(ROOT, "bellwether"), help="default ./bellwether")
     p.add_argument("--out", help="writes OUT.md and OUT.json, anew after each cell")
@@ -181,8 +221,8 @@ def read_arguments():
 
 def main():
     args = read_arguments()
-    report = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(), "commit": commit(),
-              "arguments": [short(a) if a == args.model else a for a in sys.argv[1:]], "rule": RULE, "cells": []}
+    report = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": machine(),
+              "commit": commit(), "arguments": hidden(sys.argv[1:], paths_of(args)), "rule": RULE, "cells": []}
     write_report(args, report)
     print("\n".join(heading()), flush=True)
     for seqs in args.seqs:

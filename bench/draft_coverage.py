@@ -77,22 +77,27 @@ def play(ids, n_prompt, n_first, room, fixed, result):
     chains(listed, result["begun"], result["whole"])
 
 
+def expect(got, want, what):
+    if got != want:
+        raise SystemExit(f"self-test: {what}: {got}, expected {want}")
+
+
 def self_test():
     """The same made-up text, and the same count, as in tests/unit/test_draft_list.c."""
-    draft_list, x, found = DraftList(1000, [5000, 3, 5001, 5000]), 1, 0
+    draft_list, x, found = DraftList(1000, [5000, 3, 5001, 5000], 512), 1, 0
     for _ in range(20000):
         x = (x * 1103515245 + 12345) % 2 ** 31
         token = (x >> 16) % (900 if x >> 8 & 3 else 4100) + 700
         found += draft_list.has(token)
         draft_list.read(token)
-    assert found == 6042, f"found {found} of the made-up text's tokens in the list, expected 6042"
+    expect(found, 6042, "tokens of the made-up text that are in the list")
     small = DraftList(10, [], 2)
     for token in (11, 12, 11, 13):
         small.read(token)
-    assert [small.has(t) for t in (11, 12, 13, 9)] == [True, False, True, False]
+    expect([small.has(t) for t in (11, 12, 13, 9)], [True, False, True, False], "a list of two")
     begun, whole = [0] * CHAIN, [0] * CHAIN
     chains([True, True, False, True], begun, whole)
-    assert (begun, whole) == ([4, 3, 2, 1], [3, 1, 0, 0])
+    expect((begun, whole), ([4, 3, 2, 1], [3, 1, 0, 0]), "neighbours")
     print("the list finds what src/engine/draft_list.c finds")
 
 
@@ -124,14 +129,17 @@ def texts_of(path, most):
 
 
 def tokenize(program, tokenizer, texts):
-    done = subprocess.run([program, "tokenize", "--jsonl", tokenizer], stdout=subprocess.PIPE, text=True, check=False,
-                          input="".join(json.dumps(t) + "\n" for t in texts))
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    failed = [line["error"] for line in lines if "error" in line]
-    if done.returncode != 0 or failed or len(lines) != len(texts):
-        raise SystemExit(f"{program} tokenize failed: status {done.returncode}, {len(lines)} answers to {len(texts)} texts"
-                         + "".join(f"; {e}" for e in failed[:1]))
-    return [line["ids"] for line in lines]
+    try:
+        done = subprocess.run([program, "tokenize", "--jsonl", tokenizer], stdout=subprocess.PIPE, text=True,
+                              check=False, input="".join(json.dumps(t) + "\n" for t in texts))
+        answers = done.stdout.splitlines()
+        if done.returncode != 0 or len(answers) != len(texts):
+            failed = [line for line in answers if '"error"' in line]
+            raise SystemExit(f"{program} tokenize failed: status {done.returncode}, {len(answers)} answers to "
+                             f"{len(texts)} texts" + "".join(f"; {line}" for line in failed[:1]))
+        return [json.loads(line)["ids"] for line in answers]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise SystemExit(f"{program} tokenize failed: {type(problem).__name__}: {problem}") from None
 
 
 # ---- the whole -----------------------------------------------------------------------------------
@@ -145,10 +153,11 @@ def measure(args, groups):
         pieces = [text[i:i + args.length] for text in ids[at:at + len(group)] for i in range(0, len(text), args.length)]
         at += len(group)
         for n_first, room in itertools.product(args.first, args.list):
-            row = {"text": name, "first": n_first, "list": room, "texts": len(pieces), "tokens": 0, "without": 0, "with": 0,
-                   "begun": [0] * CHAIN, "whole": [0] * CHAIN}
+            row = {"text": name, "first": n_first, "list": room, "texts": len(pieces), "tokens": 0, "without": 0,
+                   "with": 0, "begun": [0] * CHAIN, "whole": [0] * CHAIN}
+            below = sys.maxsize if n_first == "all" else n_first
             for piece in pieces:
-                play(piece, int(len(piece) * args.prompt), sys.maxsize if n_first == "all" else n_first, room, fixed, row)
+                play(piece, int(len(piece) * args.prompt), below, room, fixed, row)
             rows.append(row)
     return rows
 
@@ -196,10 +205,12 @@ def group_of(text):
 def read_arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("tokenizer", help="a checkpoint's folder, a .gguf file or a tokenizer.json")
-    p.add_argument("texts", nargs="+", metavar="[NAME=]PATH", help="a kind of text each: a file, or a folder and all below it")
+    p.add_argument("texts", nargs="+", metavar="[NAME=]PATH",
+                   help="a kind of text each: a file, or a folder and all below it")
     p.add_argument("--first", type=numbers, default="4096,8192,16384,32768,65536,131072,all",
                    help="values of --draft-vocab (default %(default)s)")
-    p.add_argument("--list", type=places, default=str(ROOM), help="places of the list (default %(default)s, the engine's)")
+    p.add_argument("--list", type=places, default=str(ROOM),
+                   help="places of the list (default %(default)s, the engine's)")
     p.add_argument("--prompt", type=share, default=0.25,
                    help="how much of each text is the prompt: read, not counted (default %(default)s)")
     p.add_argument("--length", type=int, default=4096,
@@ -222,8 +233,8 @@ def main():
     print(table(rows, args.list))
     if args.json:
         with open(args.json, "w") as f:
-            json.dump({"commit": commit(), "tokenizer": short(args.tokenizer), "prompt": args.prompt, "length": args.length,
-                       "rows": rows}, f, indent=1)
+            json.dump({"commit": commit(), "tokenizer": short(args.tokenizer), "prompt": args.prompt,
+                       "length": args.length, "rows": rows}, f, indent=1)
             f.write("\n")
 
 

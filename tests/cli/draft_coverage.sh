@@ -51,6 +51,16 @@ coverage models/lamb "$work/texts/d"
 is a_kind_without_text_is_refused "$status:$(grep -c 'no text in it' "$work/err")" 1:1
 coverage "$work/nothing" src/engine/draft_list.c
 is a_failed_tokenizer_is_no_success "$status:$(grep -c 'tokenize failed: status' "$work/err")" 1:1
+coverage any src/engine/draft_list.c --program "$work/nothing"
+is a_missing_program_is_named "$status:$(cat "$work/err")" \
+    "1:$work/nothing tokenize failed: FileNotFoundError: [Errno 2] No such file or directory: '$work/nothing'"
+printf '#!/bin/sh\nsed "s/.*/no JSON/"\n' >"$work/program"
+coverage any src/engine/draft_list.c --program "$work/program"
+is an_answer_that_is_no_json_is_refused \
+    "$status:$(wc -l <"$work/err"):$(grep -c 'failed: JSONDecodeError' "$work/err")" 1:1:1
+printf '#!/bin/sh\nsed "s/.*/no JSON/"\nexit 3\n' >"$work/program"
+coverage any src/engine/draft_list.c --program "$work/program"
+is the_exit_status_comes_first "$status:$(grep -c 'tokenize failed: status 3' "$work/err")" 1:1
 coverage models/lamb src/engine/draft_list.c --prompt 1
 is a_text_that_is_all_prompt_is_refused "$status:$(grep -c 'expected a share' "$work/err")" 2:1
 exit $failed
