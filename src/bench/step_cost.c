@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "ops/cpu/pack.h"
+
 /* What a step's rows come to. */
 typedef struct counter {
     const bw_net *net;
@@ -129,12 +131,24 @@ static void mtp_keys(counter *c, int n)
     c->sum.bytes += n * kv_bytes(c);
 }
 
-/* Logits of the drafts of n chains, whose lists have n_listed entries together. */
-static void draft_logits(counter *c, int n, int n_listed)
+/* Rows of the head that are multiplied for a list of so many tokens: of a packed one whole panels, as if no two
+ * listed tokens shared one (scattered over a large vocabulary few do). */
+static int listed_rows(const counter *c, int n_listed)
+{
+    const bw_weight *head = &c->net->head;
+    if (!head->packed)
+        return n_listed;
+    const int others = head->rows - c->step->n_first;
+    const int rows = n_listed * BW_PANEL_ROWS;
+    return rows < others ? rows : others;
+}
+
+/* Logits of the drafts of n chains, for whose lists n_rows rows of the head are multiplied together. */
+static void draft_logits(counter *c, int n, int n_rows)
 {
     bw_weight part = c->net->head;
     if (c->step->n_first > 0) {
-        part.rows = n_listed;
+        part.rows = n_rows;
         multiply(c, &part, 1, 1);
         part.rows = c->step->n_first;
     }
@@ -145,13 +159,13 @@ static void draft_logits(counter *c, int n, int n_listed)
 static void mtp_draft(counter *c, int j)
 {
     const bw_net *net = c->net;
-    int n = 0, n_listed = 0;
+    int n = 0, n_rows = 0;
     for (int i = 0; i < c->step->n_spans; i++) {
         const bw_counted_span *span = &c->step->spans[i];
         if (span->n_chain <= j)
             continue;
         attend(c, span->first_pos + span->n_final - 1 + j, 1);
-        n_listed += span->n_listed;
+        n_rows += listed_rows(c, span->n_listed);
         n++;
     }
     if (j > 0)
@@ -159,7 +173,7 @@ static void mtp_draft(counter *c, int j)
     multiply(c, &net->mtp.layer.attn.q, 1, n);
     multiply(c, &net->mtp.layer.attn.o, 1, n);
     ffn_layer(c, &net->mtp.layer, n);
-    draft_logits(c, n, n_listed);
+    draft_logits(c, n, n_rows);
 }
 
 /* ---- the step -------------------------------------------------------------------------------- */

@@ -2,7 +2,8 @@
  *
  * Bytes: every matrix once per operation that multiplies with it, as large as its type makes it; the rows of the
  * embedding; keys and values of the positions before a span, read, and of its rows, written; recurrent state and
- * convolution window, read and written; pending rows. Of experts, those that n independent rows choose on average.
+ * convolution window, read and written; pending rows. Of experts, those that n independent rows choose on average. Of
+ * the listed tokens of a draft, the rows of the head: of a packed head, the panel of 16 rows that each stands in.
  * Not counted, because they stay in the caches or are small: activations, norms, logits.
  * Multiply-adds: int8 where a matrix rounds its activations, f32 otherwise and in attention (2 head_dim per row,
  * query head and position), delta rule (3 per value of the state and row) and convolution. Pure; any thread. */

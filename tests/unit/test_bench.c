@@ -168,7 +168,7 @@ TEST(each_draft_reads_the_mtp_head_again)
 TEST(drafts_read_the_rows_of_the_head_they_are_chosen_from)
 {
     make_model(false);
-    const bw_counted_span spans[] = {
+    bw_counted_span spans[] = {
         { .first_pos = 5, .n_rows = 1, .n_final = 1, .n_logits = 1, .n_chain = 1, .n_listed = 3 },
         { .first_pos = 5, .n_rows = 1, .n_final = 1, .n_logits = 1, .n_chain = 1, .n_listed = 4 },
     };
@@ -180,6 +180,11 @@ TEST(drafts_read_the_rows_of_the_head_they_are_chosen_from)
     check(all.f32_macs - some.f32_macs == (200 - 32 - 7) * 256 && all.int8_macs == some.int8_macs);
 }
 
+    net.head.packed = true; /* a panel of 16 rows for each listed token, but not more than the other 84 rows */
+    const bw_step_cost panels = bw_step_cost_count(&net, BW_CODEC_F16, &step);
+    check(panels.bytes - some.bytes == (3 * 16 - 3 + 4 * 16 - 4) * 512);
+    spans[1].n_listed = 60;
+    check(bw_step_cost_count(&net, BW_CODEC_F16, &step).bytes - some.bytes == (3 * 16 - 3 + 84 - 4) * 512);
 TEST(experts_are_read_as_often_as_rows_choose_them)
 {
     check(fabs(bw_step_cost_experts(8, 2, 1) - 2) < 1e-12);
