@@ -166,7 +166,7 @@ static bw_args_result read_options(bench_options *o, int argc, char **argv)
           .expected = "a list of numbers from 0 to 8 and auto, none of them twice",
           .help = "drafts a verify has (draft); default 0,1,2,3,4,auto" },
         { BW_OPTION_INT, "--draft-vocab", "N", &b->draft_vocab, .low = 1, .high = 2147483647,
-          .help = "drafts are chosen from the ids below N and the\ntokens of the text; default: 32768, or 65536 where\nthe output head is a small part of a step" },
+          .help = BW_DRAFT_VOCAB_HELP },
         { BW_OPTION_INT, "--reps", "N", &o->reps, .low = 1, .high = BW_BENCH_MAX_REPS,
           .help = "repetitions of every setting; default 5, quick 2" },
         { BW_OPTION_SET, .name = "--quick", .target = &b->quick,

@@ -20,6 +20,10 @@ typedef struct bw_setup {
 
 #define BW_SETUP_DEFAULTS { .kv = BW_KV_F16, .activations = -1, .chunk = 512, .draft = BW_DRAFT_AUTO }
 
+#define BW_DRAFT_VOCAB_HELP                                                                                        \
+    "drafts are chosen from the ids below N and the\ntokens of the text; default: 32768, or 65536 where\n"         \
+    "the output head is a small part of a step"
+
 /* The rows of an option table, for a bw_setup `s`. */
 #define BW_SETUP_OPTIONS(s, context_help)                                                                          \
     { BW_OPTION_GROUP, .name = "Computing" },                                                                      \
@@ -36,8 +40,8 @@ typedef struct bw_setup {
       .help = "what quantised weights are multiplied with;\ndefault int8 (other weights: always f32)" },           \
     { BW_OPTION_INT, .name = "--chunk", .value = "N", .target = &(s).chunk, .low = 0, .high = 2147483647,          \
       .help = "the prompt is cut at multiples of N tokens;\n0: not at all; default 512" },                           \
-    { BW_OPTION_INT, .name = "--draft-vocab", .value = "N", .target = &(s).draft_vocab, .low = 1, .high = 2147483647, \
-      .help = "drafts are chosen from the ids below N and the\ntokens of the text; default: 32768, or 65536 where\nthe output head is a small part of a step" }
+    { BW_OPTION_INT, .name = "--draft-vocab", .value = "N", .target = &(s).draft_vocab, .low = 1,                  \
+      .high = 2147483647, .help = BW_DRAFT_VOCAB_HELP }
 
 #define BW_DRAFT_OPTION(s, draft_help)                                                                             \
     { BW_OPTION_CUSTOM, .name = "--draft", .value = "auto|off|N", .target = &(s).draft,                            \
