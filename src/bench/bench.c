@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/cpuid.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "bench/step_cost.h"
@@ -14,6 +15,8 @@
 const char *const bw_bench_test_names[BW_TEST_COUNT] = { "load", "prefill", "decode", "verify", "seqs", "draft" };
 
 enum { LOAD_CONTEXT = 4096, FIRST_PROBES = 8 };
+
+static const double SHARE_ABOVE = 1.02; /* of the roofline: more than the probes' own noise explains */
 
 bw_bench_options bw_bench_defaults(void)
 {
@@ -118,23 +121,21 @@ static void name_shape(const char *path, char *out, size_t n)
     snprintf(out, n, "%.*s", (int)(length - start), path + start);
 }
 
-static void describe_model(bw_bench_result *r, const bw_bench_options *o)
+static bw_status describe_model(bw_bench_result *r, const bw_bench_options *o, const bw_model *model, bw_error *err)
 {
-    const bw_model_info *info = bw_model_get_info(r->model_open);
+    const bw_model_info *info = bw_model_get_info(model);
     name_shape(o->shape ? o->shape : info->path, r->shape, sizeof r->shape);
     if (o->shape)
         snprintf(r->type, sizeof r->type, "%s", o->type ? o->type : "q4_0");
     else
-        name_types(r->model_open, r->type, sizeof r->type);
+        name_types(model, r->type, sizeof r->type);
     r->synthetic = o->shape != NULL;
-    r->model = info->path;
     r->weight_bytes = info->weight_bytes;
     r->packed_bytes = info->packed_bytes;
     r->int8_activations = info->int8_activations;
-    for (int i = 0; i < r->n_machines; i++) {
-        r->machines[i].cpu = info->cpu_name;
-        r->machines[i].level = info->cpu_level;
-    }
+    if (!(r->model = bw_mem_strdup(info->path)))
+        return bw_fail_memory(err, "model path", strlen(info->path) + 1);
+    return BW_OK;
 }
 
 /* ---- limits ---------------------------------------------------------------------------------- */
@@ -142,12 +143,13 @@ static void describe_model(bw_bench_result *r, const bw_bench_options *o)
 /* The rows from `first` on, against what the machine showed while they were measured. */
 static void set_against_limits(bw_workload *w, int first)
 {
-    int n_above = 0;
+    int n_above = 0; /* but loads: they may map a file without reading it */
     bw_bench_result *r = w->result;
     const bw_model_info *info = bw_model_get_info(w->model);
     const bw_machine_limits l = bw_machine_get(w->machine);
     bw_bench_machine *m = &r->machines[r->n_machines++];
-    *m = (bw_bench_machine){ .n_threads = info->n_threads, .load_s = info->load_s, .pack_s = info->pack_s,
+    *m = (bw_bench_machine){ .cpu = info->cpu_name, .level = info->cpu_level, .n_threads = info->n_threads,
+                             .load_s = info->load_s, .pack_s = info->pack_s,
                              .n_probes = l.n_probes, .probe_bytes = l.buffer_bytes,
                              .read_bytes_per_s = l.read_bytes.best, .read_bytes_median = l.read_bytes.median,
                              .int8_macs_per_s = l.int8_macs.best, .int8_macs_median = l.int8_macs.median,
@@ -158,11 +160,12 @@ static void set_against_limits(bw_workload *w, int first)
         row->roofline_ms = 1e3 * bw_step_cost_seconds(&cost, m->read_bytes_per_s, m->int8_macs_per_s,
                                                       m->f32_macs_per_s);
         row->roofline_share = row->roofline_ms / row->ms.median;
-        n_above += row->roofline_share > 1.02;
+        n_above += row->test != BW_TEST_LOAD && row->roofline_share > SHARE_ABOVE;
     }
     if (n_above > 0)
-        bw_workload_note(w, "%d row%s above 100 %%: their weights fit a cache, or the machine was slower whenever it was "
-                         "probed than while they were measured (run them again, with more --reps)", n_above, n_above == 1 ? " is" : "s are");
+        bw_workload_note(w, "%d row%s above 100 %%: their weights fit a cache, or the machine was slower whenever it "
+                         "was probed than while they were measured (run them again, with more --reps)", n_above,
+                         n_above == 1 ? " is" : "s are");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -189,7 +192,8 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
     bw_model_close(w->model);
     w->model = NULL;
     bw_status st = load ? run_load(w, err) : open_model(&w->model, (opening){ o, w->n_threads, 0, 1 }, err);
-    if (st || (st = bw_workload_check(w, err)))
+    if (st || (st = bw_workload_check(w, err)) ||
+        (!w->result->model && (st = describe_model(w->result, o, w->model, err))))
         return st;
     if (o->tests[BW_TEST_LOAD] && !load) {
         bw_workload_note(w, "load left out: random weights are made, not loaded");
@@ -208,6 +212,40 @@ static bw_status run_tests(bw_workload *w, bw_error *err)
     return st;
 }
 
+/* Whether all was measured with so many threads already: 0 is the number of processors. */
+static bool is_repeated(const bw_bench_result *r, int n_threads)
+{
+    for (int i = 0; i < r->n_machines; i++)
+        if (r->machines[i].n_threads == n_threads)
+            return true;
+    return false;
+}
+
+/* Other numbers of threads may want less: what was measured with them is kept. */
+static bool can_leave_out(const bw_bench_result *r, bw_status st)
+{
+    return r->n_machines > 0 && (st == BW_E_MEMORY || st == BW_E_LIMIT || st == BW_E_IO);
+}
+
+/* With w->n_threads. */
+static bw_status run_threads(bw_workload *w, bw_error *err)
+{
+    bw_error failure = { 0 };
+    const int n_rows = w->result->n_rows;
+    if (is_repeated(w->result, w->n_threads)) {
+        bw_workload_note(w, "given twice, as a number and as 0: measured once");
+        return BW_OK;
+    }
+    const bw_status st = run_tests(w, &failure);
+    if (!st)
+        return BW_OK;
+    if (!can_leave_out(w->result, st))
+        return bw_fail(err, st, "%s", failure.message);
+    w->result->n_rows = n_rows;
+    bw_workload_note(w, "left out: %s", failure.message);
+    return BW_OK;
+}
+
 /* For each number of threads. */
 static bw_status run_all(bw_workload *w, bw_error *err)
 {
@@ -215,11 +253,14 @@ static bw_status run_all(bw_workload *w, bw_error *err)
     const bw_bench_options *o = w->options;
     const bw_bench_list *threads = o->threads.n ? &o->threads : &one_each;
     bw_status st = BW_OK;
+    int n_groups = 0;
     for (int t = 0; t < BW_TEST_COUNT; t++)
-        w->n_groups += o->tests[t] ? threads->n * bw_workload_groups(o, (bw_bench_test)t) : 0;
+        n_groups += o->tests[t] ? bw_workload_groups(o, (bw_bench_test)t) : 0;
+    w->n_groups = threads->n * n_groups;
     for (int i = 0; !st && i < threads->n; i++) {
-        w->n_threads = threads->items[i];
-        st = run_tests(w, err);
+        w->n_threads = threads->items[i] ? threads->items[i] : bw_cpu_count();
+        w->groups_done = i * n_groups; /* those that a number of threads was left out with, too */
+        st = run_threads(w, err);
     }
     if (!st && w->left_out.status && w->result->n_rows == 0)
         return bw_fail(err, w->left_out.status, "%s", w->left_out.message);
@@ -233,10 +274,8 @@ bw_status bw_bench_run(bw_bench_result *out, const bw_bench_options *o, bw_error
     bw_status st = check_options(o, err);
     if (!st)
         st = run_all(&w, err);
-    out->model_open = w.model;
-    if (!st)
-        describe_model(out, o);
     bw_machine_destroy(w.machine);
+    bw_model_close(w.model);
     if (st)
         bw_bench_free(out);
     return st;
@@ -245,6 +284,6 @@ bw_status bw_bench_run(bw_bench_result *out, const bw_bench_options *o, bw_error
 void bw_bench_free(bw_bench_result *r)
 {
     bw_mem_free(r->rows);
-    bw_model_close(r->model_open);
+    bw_mem_free(r->model);
     *r = (bw_bench_result){ 0 };
 }

@@ -26,7 +26,7 @@ enum {
     BW_BENCH_MAX_SEQS = 256,
     BW_BENCH_MAX_ROWS = 72,  /* of a verify */
     BW_BENCH_MAX_REPS = 1000,
-    BW_BENCH_MAX_NOTES = 32
+    BW_BENCH_MAX_NOTES = 32 /* the last says how many more there would have been */
 };
 
 typedef struct bw_bench_list {
@@ -39,7 +39,8 @@ typedef struct bw_bench_options {
     const char *shape, *type; /* random weights; type NULL: "q4_0" */
     bw_kv_type kv;
     bw_activations activations;
-    bw_bench_list threads;    /* 0, or an empty list: one per processor; all tests for one number, then for the next */
+    /* 0, or an empty list: one per processor. All tests for one number, then for the next, none twice. */
+    bw_bench_list threads;
     bool pin;                 /* threads but the caller's stay on a processor each */
     bool tests[BW_TEST_COUNT];
     bw_bench_list prompts, depths, rows, seqs, drafts; /* drafts: BW_DRAFT_AUTO or a number */
@@ -65,7 +66,9 @@ typedef struct bw_bench_row {
     bw_bench_test test;
     int rows;               /* of the step or prompt; 0: none, or not always the same */
     int seqs, depth, drafts; /* drafts: BW_DRAFT_AUTO or a number */
+    double mean_depth;      /* of the sequences in all timed steps, which leave `depth` behind; 0: a prompt or load */
     int n_threads;
+    int group;              /* the rows whose settings took turns have the same, no others do */
     bw_bench_figure ms;     /* of a step; of the whole prompt; of a load */
     bw_bench_figure tokens_per_s; /* verify: rows a second; load: 0 */
     double bytes, int8_macs, f32_macs; /* in these milliseconds, by the shapes; mean of the steps */
@@ -97,7 +100,7 @@ typedef struct bw_bench_machine {
 typedef struct bw_bench_result {
     char shape[256], type[64]; /* "2b", or the model's name; "q4_0", or what the bytes are of: "q4_k+q6_k" */
     bool synthetic;            /* random weights */
-    const char *model;         /* the path, or what was made */
+    char *model;               /* the path, or what was made */
     unsigned long long weight_bytes, packed_bytes; /* in the file; copied into the order of the kernels */
     bool int8_activations;
     bw_bench_machine machines[BW_BENCH_MAX_LIST]; /* one for each number of threads, in the order given */
@@ -107,12 +110,12 @@ typedef struct bw_bench_result {
     int n_rows;
     char notes[BW_BENCH_MAX_NOTES][256]; /* what was left out, and why; what differs */
     int n_notes;
-    bw_model *model_open; /* what model and machines point into */
 } bw_bench_result;
 
 /* Runs the tests in the order of their numbers, all of them for each number of threads: the model is opened anew, so
  * that its weights lie where those threads put them, and the machine is probed with as many. The caller frees *out.
- * What does not fit is left out, and noted.
+ * What does not fit is left out, and noted; so is a number of threads for which the model cannot be opened or probed
+ * (BW_E_MEMORY, BW_E_LIMIT, BW_E_IO) once all was measured with another.
  * BW_E_ARGUMENT: a list that cannot be measured, a shape or type that is not known. BW_E_LIMIT: a depth above
  * the model's context. BW_E_MEMORY, BW_E_LIMIT: nothing fitted. Others: as bw_model_open, bw_engine_create,
  * bw_engine_step. On failure *out is empty. */

@@ -73,23 +73,30 @@ static int largest(const int *items, int n)
 
 /* ---- rows of the result ---------------------------------------------------------------------- */
 
-static int threads_of(const bw_workload *w)
+/* The place of the next note; NULL: no more room, and the last says so. */
+static char *next_note(bw_workload *w)
 {
-    return bw_model_get_info(w->model)->n_threads;
+    bw_bench_result *r = w->result;
+    if (r->n_notes < BW_BENCH_MAX_NOTES)
+        return r->notes[r->n_notes++];
+    w->n_notes_lost += w->n_notes_lost ? 1 : 2; /* the last gives its place up */
+    snprintf(r->notes[BW_BENCH_MAX_NOTES - 1], sizeof r->notes[0], "%d more notes, for which there is no room",
+             w->n_notes_lost);
+    return NULL;
 }
 
 void bw_workload_note(bw_workload *w, const char *format, ...)
 {
-    bw_bench_result *r = w->result;
+    const size_t room = sizeof w->result->notes[0];
     va_list args;
-    if (r->n_notes == BW_BENCH_MAX_NOTES)
-        return;
-    char *note = r->notes[r->n_notes++];
+    char *note = next_note(w);
     int used = 0;
+    if (!note)
+        return;
     if (w->options->threads.n > 1)
-        used = snprintf(note, sizeof r->notes[0], "%d thread%s: ", threads_of(w), threads_of(w) == 1 ? "" : "s");
+        used = snprintf(note, room, "%d thread%s: ", w->n_threads, w->n_threads == 1 ? "" : "s");
     va_start(args, format);
-    vsnprintf(note + used, sizeof r->notes[0] - (size_t)used, format, args);
+    vsnprintf(note + used, room - (size_t)used, format, args);
     va_end(args);
 }
 
@@ -131,7 +138,8 @@ bw_status bw_workload_add(bw_workload *w, bw_bench_test test, double *seconds, i
     for (int i = 0; i < n; i++)
         seconds[i] *= 1e3;
     *row = &r->rows[r->n_rows++];
-    **row = (bw_bench_row){ .test = test, .n_threads = threads_of(w), .ms = figure(seconds, n) };
+    **row = (bw_bench_row){ .test = test, .n_threads = w->n_threads, .group = w->groups_done,
+                            .ms = figure(seconds, n) };
     return BW_OK;
 }
 
@@ -152,6 +160,16 @@ static bw_bench_figure ratio_of(const setting *s, const setting *base, bool by_r
         values[i] = by_rate ? rate_of(s, &s->slices[i]) / rate_of(base, &base->slices[i])
                             : step_seconds(&s->slices[i]) / step_seconds(&base->slices[i]);
     return figure(values, reps);
+}
+
+static double mean_depth(const setting *s, int reps)
+{
+    double n = 0, sum = 0;
+    for (int i = 0; i < reps; i++) {
+        n += s->slices[i].n_spans;
+        sum += s->slices[i].positions;
+    }
+    return n > 0 ? sum / n : 0;
 }
 
 /* One row of the result from the slices of a setting. values [reps]: scratch. */
@@ -177,6 +195,7 @@ static bw_status report(const group *g, const setting *s, double *values, bw_err
     row->seqs = s->crew ? s->slice.n_seqs : 1;
     row->depth = s->depth;
     row->drafts = s->draft;
+    row->mean_depth = mean_depth(s, reps);
     row->bytes = sum.cost.bytes / sum.n_steps;
     row->int8_macs = sum.cost.int8_macs / sum.n_steps;
     row->f32_macs = sum.cost.f32_macs / sum.n_steps;
@@ -218,23 +237,14 @@ static void compare_auto(const group *g, double *values)
         rows[chosen].auto_off = ratio_of(s, &g->settings[g->first], true, values, reps);
 }
 
-static double mean_depth(const setting *s, int reps)
-{
-    double n = 0, sum = 0;
-    for (int i = 0; i < reps; i++) {
-        n += s->slices[i].n_spans;
-        sum += s->slices[i].positions;
-    }
-    return n > 0 ? sum / n : 0;
-}
-
-/* Steps of several tokens leave their depth sooner, and auto cannot start before position 0. */
+/* Steps of several tokens leave their depth sooner. */
 static void note_depths(const group *g)
 {
-    const int reps = g->w->options->reps, n_seqs = g->settings[0].slice.n_seqs;
-    double least = mean_depth(&g->settings[0], reps), most = least;
+    const bw_bench_row *rows = g->w->result->rows + g->w->result->n_rows - g->n;
+    const int n_seqs = g->settings[0].slice.n_seqs;
+    double least = rows[0].mean_depth, most = least;
     for (int i = 1; i < g->n; i++) {
-        const double mean = mean_depth(&g->settings[i], reps);
+        const double mean = rows[i].mean_depth;
         least = mean < least ? mean : least;
         most = mean > most ? mean : most;
     }
@@ -483,6 +493,16 @@ static bool starts_again(const bw_bench_options *o, int depth, int n_seqs, int n
     return depth == 0 || !o->real_depth || n_seqs * n_settings > BW_BENCH_MAX_SEQS;
 }
 
+/* Once for all groups and numbers of threads. */
+static void note_later(bw_workload *w, int warm)
+{
+    char *note = w->later_noted ? NULL : next_note(w);
+    w->later_noted = true;
+    if (note)
+        snprintf(note, sizeof w->result->notes[0], "draft at depths below %d: measured from position %d on, since auto "
+                 "generates %d tokens to learn from first", warm + 1, warm + 1, warm);
+}
+
 /* auto has an engine of its own: what it learns of times and acceptance it is to learn itself. The engine keeps that;
  * a sequence that starts again has its own record to make. */
 static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
@@ -498,8 +518,7 @@ static bw_status run_draft(group *g, int depth, int n_seqs, bw_error *err)
         learns |= drafts[i] == BW_DRAFT_AUTO && with_mtp;
     const int from = learns && depth < warm + 1 ? warm + 1 : depth; /* auto begins with a prompt of one token */
     if (from != depth)
-        bw_workload_note(g->w, "draft at depth %d, %d sequence%s: measured from position %d on, since auto generates %d "
-                         "tokens to learn from first", depth, n_seqs, n_seqs == 1 ? "" : "s", from, warm);
+        note_later(g->w, warm);
     for (int i = 0; i < n; i++) {
         if (drafts[i] != 0 && !with_mtp)
             continue;

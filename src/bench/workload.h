@@ -10,16 +10,19 @@
 
 typedef struct bw_workload {
     const bw_bench_options *options;
-    int n_threads; /* that it opens the model with, of options->threads */
+    int n_threads; /* that it opens the model with, of options->threads; never 0 */
     bw_model *model;
     bw_machine *machine; /* probed with as many */
     bw_bench_result *result; /* rows and notes are added */
     int n_rows_room;
-    int groups_done, n_groups; /* for the progress */
+    int groups_done, n_groups; /* for the progress; a row's group is how many were done before it */
+    int n_notes_lost;    /* the last note says it */
+    bool later_noted;    /* that small depths are measured later */
     bw_error left_out; /* why the first group that did not fit was left out; BW_OK: all fitted */
 } bw_workload;
 
-/* A note on what is left out; those past the room for them are dropped. */
+/* A note on what is left out; where several numbers of threads are measured, it begins with w->n_threads. Those past
+ * the room for them are counted in the last. */
 void bw_workload_note(bw_workload *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* BW_E_LIMIT: a prompt or depth that the model's context has no room for. */
 bw_status bw_workload_check(const bw_workload *w, bw_error *err);

@@ -248,13 +248,12 @@ static const char *count_text(int n)
     return text;
 }
 
-/* What of a row is simulated besides its weights, after the separator; nothing when nothing is. */
-static void print_row_simulated(const bw_bench_row *row, const char *separator)
+/* What is simulated besides weights, after the separator; nothing when nothing is. */
+static void print_row_simulated(bool depth, bool acceptance, const char *separator)
 {
-    const bool both = row->simulated_depth && row->simulated_acceptance;
-    if (row->simulated_depth || row->simulated_acceptance)
-        printf("%ssimulated: %s%s%s", separator, row->simulated_depth ? "depth" : "", both ? ", " : "",
-               row->simulated_acceptance ? "acceptance" : "");
+    if (depth || acceptance)
+        printf("%ssimulated: %s%s%s", separator, depth ? "depth" : "", depth && acceptance ? ", " : "",
+               acceptance ? "acceptance" : "");
 }
 
 /* What stands behind a row's figures. */
@@ -270,7 +269,7 @@ static void print_remark(const bw_bench_row *row)
         printf("%s%.2f of %.2f drafts accepted", separator, row->accepted, row->drafted);
         separator = "; ";
     }
-    print_row_simulated(row, separator);
+    print_row_simulated(row->simulated_depth, row->simulated_acceptance, separator);
 }
 
 static void print_ratio(const char *separator, const bw_bench_figure *f, const char *of)
@@ -278,23 +277,24 @@ static void print_ratio(const char *separator, const bw_bench_figure *f, const c
     printf("%s%.3f (%.3f..%.3f) of %s", separator, f->median, f->smallest, f->largest, of);
 }
 
-/* Under a group of drafts with auto and others: auto beside the fixed lengths. */
-static void print_auto(const bw_bench_row *row)
+/* Under the last row of a group of drafts with auto and others: auto, `row`, beside the fixed lengths. Ratios stand on
+ * what any of them simulates: auto's own depth may be computed where that of the fixed lengths is made up. */
+static void print_auto(const bw_bench_result *r, const bw_bench_row *row)
 {
     const bool off = row->auto_off.median > 0;
+    bool depth = false, acceptance = false;
+    for (int i = 0; i < r->n_rows; i++)
+        if (r->rows[i].group == row->group) {
+            depth |= r->rows[i].simulated_depth;
+            acceptance |= r->rows[i].simulated_acceptance;
+        }
     printf("  auto:");
     if (off)
         print_ratio(" ", &row->auto_off, "off");
     print_ratio(off ? ", " : " ", &row->auto_best, "the best fixed length");
     printf(", n = %d; at %d sequence%s, depth %d", row->best_drafts, row->seqs, row->seqs == 1 ? "" : "s", row->depth);
-    print_row_simulated(row, "; ");
+    print_row_simulated(depth, acceptance, "; ");
     printf("\n");
-}
-
-/* Rows of one group of the draft test: measured in turns. */
-static bool same_group(const bw_bench_row *a, const bw_bench_row *b)
-{
-    return a->test == b->test && a->seqs == b->seqs && a->depth == b->depth && a->n_threads == b->n_threads;
 }
 
 static void print_row(const bw_bench_row *row)
@@ -381,8 +381,8 @@ static void print_table(const bw_bench_result *r, const bw_bench_options *o)
         print_row(row);
         if (row->auto_best.median > 0)
             chosen = row;
-        if (chosen && (i + 1 == r->n_rows || !same_group(row, row + 1))) {
-            print_auto(chosen);
+        if (chosen && (i + 1 == r->n_rows || row[1].group != row->group)) {
+            print_auto(r, chosen);
             chosen = NULL;
         }
     }
@@ -443,7 +443,9 @@ static struct json_object *row_json(const bw_bench_result *r, const bw_bench_row
         add_text(out, "drafts", "auto");
     else
         add_int(out, "drafts", row->drafts);
+    add_number(out, "mean_depth", row->mean_depth > 0 || row->seqs ? row->mean_depth : NAN);
     add_int(out, "threads", row->n_threads);
+    add_int(out, "group", row->group);
     add_number(out, "ms", row->ms.median);
     add_spread(out, "ms_spread", &row->ms);
     add_number(out, "tokens_per_s", row->tokens_per_s.median > 0 ? row->tokens_per_s.median : NAN);

@@ -4,11 +4,13 @@
 
 #include <math.h>
 
+#include "base/cpuid.h"
 #include "base/mem.h"
 #include "bench/bench.h"
 #include "bench/machine.h"
 #include "bench/statistics.h"
 #include "bench/step_cost.h"
+#include "bench/workload.h"
 #include "engine/model_open.h"
 #include "ops/cpu/cpu.h"
 
@@ -178,13 +180,13 @@ TEST(drafts_read_the_rows_of_the_head_they_are_chosen_from)
     const bw_step_cost some = bw_step_cost_count(&net, BW_CODEC_F16, &step);
     check(all.bytes - some.bytes == (100 - 16 - 7) * 512);
     check(all.f32_macs - some.f32_macs == (200 - 32 - 7) * 256 && all.int8_macs == some.int8_macs);
-}
-
     net.head.packed = true; /* a panel of 16 rows for each listed token, but not more than the other 84 rows */
     const bw_step_cost panels = bw_step_cost_count(&net, BW_CODEC_F16, &step);
     check(panels.bytes - some.bytes == (3 * 16 - 3 + 4 * 16 - 4) * 512);
     spans[1].n_listed = 60;
     check(bw_step_cost_count(&net, BW_CODEC_F16, &step).bytes - some.bytes == (3 * 16 - 3 + 84 - 4) * 512);
+}
+
 TEST(experts_are_read_as_often_as_rows_choose_them)
 {
     check(fabs(bw_step_cost_experts(8, 2, 1) - 2) < 1e-12);
@@ -267,12 +269,22 @@ static uint64_t memory_used(void)
     return bytes;
 }
 
-static bool drafts_left_out(const bw_bench_result *r)
+static bool has_note(const bw_bench_result *r, const char *part)
 {
     for (int i = 0; i < r->n_notes; i++)
-        if (strstr(r->notes[i], "draft at depth 0, 1 sequence, left out: "))
+        if (strstr(r->notes[i], part))
             return true;
     return false;
+}
+
+/* From some allocation on all fail: of the 1 + 3 rows of each number of threads, the drafts of the second are lacking,
+ * or all of the second, or these and the drafts of the first. */
+static bool rest_left_out(const bw_bench_result *r)
+{
+    const bool drafts = has_note(r, "draft at depth 0, 1 sequence, left out: ");
+    if (r->n_machines == 2)
+        return r->n_rows == 5 && drafts;
+    return r->n_machines == 1 && has_note(r, "2 threads: left out: ") && r->n_rows == (drafts ? 1 : 4);
 }
 
 TEST(a_run_survives_any_allocation_failing)
@@ -283,24 +295,90 @@ TEST(a_run_survives_any_allocation_failing)
     options.model_path = repo_path("tests/golden/dense-r2");
     options.quick = true;
     options.reps = 1;
-    options.threads = (bw_bench_list){ { 1 }, 1 };
+    options.threads = (bw_bench_list){ { 1, 2 }, 2 };
     for (int t = 0; t < BW_TEST_COUNT; t++)
         options.tests[t] = t == BW_TEST_LOAD || t == BW_TEST_DRAFT;
     const uint64_t before = memory_used();
-    bool failed = true, some_left_out = false;
+    bool failed = true, drafts_left_out = false, threads_left_out = false;
     for (long n = 1; failed; n += 1 + n / (sanitized() ? 6 : 24)) { /* the later, the fewer */
         bw_mem_fail_at(n);
         const bw_status st = bw_bench_run(&result, &options, &err);
         failed = bw_mem_fail_at(0);
-        const bool left_out = !st && result.n_rows == 1 && drafts_left_out(&result); /* loading did succeed */
-        check_that(failed ? left_out || (st && err.message[0] && !result.rows) : !st && result.n_rows == 4,
-                   "allocation %ld: status %d, %s", n, st, st ? err.message : "no error");
-        some_left_out = some_left_out || left_out;
+        const bool left_out = !st && rest_left_out(&result);
+        check_that(failed ? left_out || (st && err.message[0] && !result.rows) : !st && result.n_rows == 8,
+                   "allocation %ld: status %d, %s; %d rows", n, st, st ? err.message : "no error", result.n_rows);
+        drafts_left_out |= left_out && result.n_machines == 2;
+        threads_left_out |= left_out && result.n_machines == 1;
         bw_bench_free(&result);
         check_that(memory_used() == before, "allocation %ld leaks", n);
         check_that(n < 1000000, "no run without a failing allocation");
     }
-    check(some_left_out);
+    check(drafts_left_out && threads_left_out);
+}
+
+TEST(notes_without_room_are_counted_in_the_last)
+{
+    static bw_bench_result result;
+    const bw_bench_options options = bw_bench_defaults();
+    bw_workload w = { .options = &options, .result = &result, .n_threads = 1 };
+    result = (bw_bench_result){ 0 };
+    for (int i = 0; i < BW_BENCH_MAX_NOTES; i++)
+        bw_workload_note(&w, "note %d", i);
+    check_int(result.n_notes, BW_BENCH_MAX_NOTES);
+    check(has_note(&result, "note 31"));
+    for (int i = 0; i < 3; i++)
+        bw_workload_note(&w, "too many");
+    check_int(result.n_notes, BW_BENCH_MAX_NOTES);
+    check(has_note(&result, "note 30") && !has_note(&result, "too many"));
+    check(strncmp(result.notes[BW_BENCH_MAX_NOTES - 1], "4 more notes", 12) == 0); /* note 31 is one of them */
+}
+
+TEST(a_number_of_threads_is_measured_once)
+{
+    bw_bench_options options = bw_bench_defaults();
+    bw_bench_result result;
+    bw_error err;
+    options.model_path = repo_path("tests/golden/dense-r2");
+    options.quick = true;
+    options.reps = 1;
+    options.threads = (bw_bench_list){ { 0, bw_cpu_count() }, 2 };
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        options.tests[t] = t == BW_TEST_PREFILL;
+    options.prompts = (bw_bench_list){ { 8 }, 1 };
+    check_ok(bw_bench_run(&result, &options, &err), err);
+    check_int(result.n_machines, 1);
+    check_int(result.n_rows, 1);
+    check(has_note(&result, "measured once"));
+    bw_bench_free(&result);
+}
+
+/* Both begin at the same position, since auto has to learn first: what keeps them apart is their group. */
+TEST(rows_that_took_turns_have_the_same_group)
+{
+    bw_bench_options options = bw_bench_defaults();
+    bw_bench_result result;
+    bw_error err;
+    options.model_path = repo_path("tests/golden/dense-r2");
+    options.quick = true;
+    options.reps = 1;
+    options.threads = (bw_bench_list){ { 1 }, 1 };
+    options.depths = (bw_bench_list){ { 0, 10 }, 2 };
+    options.drafts = (bw_bench_list){ { 0, BW_DRAFT_AUTO }, 2 };
+    for (int t = 0; t < BW_TEST_COUNT; t++)
+        options.tests[t] = t == BW_TEST_DRAFT;
+    check_ok(bw_bench_run(&result, &options, &err), err);
+    check_int(result.n_rows, 4);
+    const bw_bench_row *rows = result.rows;
+    for (int i = 0; i < 4; i++) {
+        check_int(rows[i].depth, 21);
+        check(rows[i].mean_depth >= 21);
+        check_int(rows[i].group, i / 2);
+    }
+    int n_later = 0;
+    for (int i = 0; i < result.n_notes; i++)
+        n_later += strstr(result.notes[i], "draft at depths below 21: measured from position 21 on") != NULL;
+    check_int(n_later, 1); /* once for all groups */
+    bw_bench_free(&result);
 }
 
 TEST(a_run_of_which_nothing_fits_fails)
@@ -375,4 +453,6 @@ TESTS_MAIN(ENTRY(the_median_is_the_middle_and_the_spread_the_ends), ENTRY(a_plai
            ENTRY(a_steps_matrices_are_those_of_the_checkpoint),
            ENTRY(the_roofline_is_the_longer_of_moving_and_multiplying),
            ENTRY(limits_are_the_best_of_the_probes), ENTRY(a_run_survives_any_allocation_failing),
+           ENTRY(notes_without_room_are_counted_in_the_last), ENTRY(a_number_of_threads_is_measured_once),
+           ENTRY(rows_that_took_turns_have_the_same_group),
            ENTRY(a_run_of_which_nothing_fits_fails), ENTRY(loading_and_measuring_show_how_far_they_are))
